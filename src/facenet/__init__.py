@@ -1,0 +1,111 @@
+"""facenet: from a photograph to a decision with a known error rate.
+
+    >>> import facenet
+    >>> facenet.verify("a.jpg", "b.jpg").match  # doctest: +SKIP
+    True
+
+Every public name is here, and is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "ContractError": "errors",
+    "DataError": "errors",
+    "DigestError": "errors",
+    "DownloadError": "errors",
+    "EngineError": "errors",
+    "EngineSettings": "models.engine",
+    "Enrolment": "recognizer",
+    "Face": "types",
+    "FacenetError": "errors",
+    "Faces": "types",
+    "Identification": "gallery.compare",
+    "ImageError": "errors",
+    "ImageLimits": "images",
+    "InputError": "errors",
+    "MissingExtraError": "errors",
+    "ModelCard": "models.card",
+    "ModelError": "errors",
+    "ModelFileError": "errors",
+    "ModelStore": "models.store",
+    "MtcnnSettings": "faces.mtcnn",
+    "NoFaceError": "errors",
+    "People": "gallery.compare",
+    "Preprocess": "models.card",
+    "Recognizer": "recognizer",
+    "SettingsError": "errors",
+    "SeveralFacesError": "errors",
+    "StorageError": "errors",
+    "UnknownModelError": "errors",
+    "Verification": "gallery.compare",
+    "compare": "recognizer",
+    "crop_faces": "faces.align",
+    "detect": "recognizer",
+    "draw_faces": "faces.draw",
+    "embed": "recognizer",
+    "find_card": "models.catalog",
+    "identify": "recognizer",
+    "load_image": "images",
+    "verify": "recognizer",
+}
+
+__all__ = sorted([*_NAMES, "__version__"])
+
+if TYPE_CHECKING:
+    from facenet.errors import (
+        ContractError as ContractError,
+        DataError as DataError,
+        DigestError as DigestError,
+        DownloadError as DownloadError,
+        EngineError as EngineError,
+        FacenetError as FacenetError,
+        ImageError as ImageError,
+        InputError as InputError,
+        MissingExtraError as MissingExtraError,
+        ModelError as ModelError,
+        ModelFileError as ModelFileError,
+        NoFaceError as NoFaceError,
+        SettingsError as SettingsError,
+        SeveralFacesError as SeveralFacesError,
+        StorageError as StorageError,
+        UnknownModelError as UnknownModelError,
+    )
+    from facenet.faces.align import crop_faces as crop_faces
+    from facenet.faces.draw import draw_faces as draw_faces
+    from facenet.faces.mtcnn import MtcnnSettings as MtcnnSettings
+    from facenet.gallery.compare import (
+        Identification as Identification,
+        People as People,
+        Verification as Verification,
+    )
+    from facenet.images import ImageLimits as ImageLimits, load_image as load_image
+    from facenet.models.card import ModelCard as ModelCard, Preprocess as Preprocess
+    from facenet.models.catalog import find_card as find_card
+    from facenet.models.engine import EngineSettings as EngineSettings
+    from facenet.models.store import ModelStore as ModelStore
+    from facenet.recognizer import (
+        Enrolment as Enrolment,
+        Recognizer as Recognizer,
+        compare as compare,
+        detect as detect,
+        embed as embed,
+        identify as identify,
+        verify as verify,
+    )
+    from facenet.types import Face as Face, Faces as Faces
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"facenet has no {name!r}; its names are in facenet.__all__.")
+    return getattr(import_module(f"facenet.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

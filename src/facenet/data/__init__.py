@@ -1,0 +1,1 @@
+"""Data: files become samples, pairs and people. No network is seen here."""

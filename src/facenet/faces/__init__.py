@@ -1,0 +1,1 @@
+"""Faces: an image becomes boxes, landmarks, crops and vectors."""

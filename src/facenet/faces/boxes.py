@@ -1,0 +1,76 @@
+"""Box arithmetic of the detectors: float32 (n, 4), x1 y1 x2 y2 in pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facenet.types import FloatArray
+
+Indices = NDArray[np.intp]
+
+
+def non_maximum_suppression(
+    boxes: FloatArray,
+    scores: FloatArray,
+    threshold: float,
+    *,
+    pixel: float = 0.0,
+    smaller: bool = False,
+    ties_last: bool = False,
+) -> Indices:
+    """Rows to keep, best score first: greedily drop boxes that overlap a better one too much.
+
+    boxes: (n, 4). scores: (n,). threshold: boxes with a larger overlap go.
+    pixel: 1.0 for the inclusive-pixel areas of the Caffe and TensorFlow MTCNN, 0.0 for plain
+    areas (torchvision). smaller: overlap = intersection over the smaller area (MTCNN's "Min"),
+    else over the union. ties_last: among equal scores the later row wins (facenet), else the
+    earlier one (torchvision).
+    """
+    x1, y1, x2, y2 = boxes.T
+    area = (x2 - x1 + pixel) * (y2 - y1 + pixel)
+    order = np.argsort(scores, kind="stable")[::-1]
+    if not ties_last:
+        order = np.argsort(-scores, kind="stable")
+    keep = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        keep.append(best)
+        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + pixel
+        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + pixel
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        if smaller:
+            whole = np.minimum(area[best], area[rest])
+        else:
+            whole = area[best] + area[rest] - shared
+        order = rest[~(shared / whole > np.float32(threshold))]
+    return np.array(keep, np.intp)
+
+
+def overlap(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Intersection over union of every box of a with every box of b: (n, 4), (m, 4) -> (n, m)."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.maximum(bottom_right - top_left, 0), axis=2)
+    area_a = np.prod(a[:, 2:] - a[:, :2], axis=1)
+    area_b = np.prod(b[:, 2:] - b[:, :2], axis=1)
+    whole = area_a[:, None] + area_b[None, :] - shared
+    return np.asarray(shared / np.maximum(whole, 1e-9), np.float32)
+
+
+def squared(boxes: FloatArray) -> FloatArray:
+    """Square boxes of the longer side about the same centres: (n, 4) -> (n, 4)."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    side = np.maximum(width, height)
+    half = np.float32(0.5)
+    left = boxes[:, 0] + width * half - side * half
+    top = boxes[:, 1] + height * half - side * half
+    return np.stack([left, top, left + side, top + side], axis=1)
+
+
+def regressed(boxes: FloatArray, offsets: FloatArray, *, pixel: float) -> FloatArray:
+    """Move each edge by its offset times the box size (+ pixel): (n, 4), (n, 4) -> (n, 4)."""
+    width = boxes[:, 2] - boxes[:, 0] + np.float32(pixel)
+    height = boxes[:, 3] - boxes[:, 1] + np.float32(pixel)
+    size = np.stack([width, height, width, height], axis=1)
+    return boxes + offsets * size

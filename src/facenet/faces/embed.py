@@ -1,0 +1,125 @@
+"""From crops to vectors: standardise as the card says, run in batches, scale to unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from facenet import vectors
+from facenet.errors import EngineError, ModelFileError
+from facenet.faces.align import crop_faces
+from facenet.models.card import ModelCard, Preprocess
+from facenet.models.engine import Engine
+from facenet.types import Faces, FloatArray, ImageArray
+
+BATCH = 32
+"""Crops per run of the engine."""
+
+
+def fixed(pixels: FloatArray) -> FloatArray:
+    """(x - 127.5) / 128: the 2018 facenet models, facenet-pytorch, MobileFaceNet."""
+    return (pixels - np.float32(127.5)) * np.float32(1 / 128)
+
+
+def per_image(pixels: FloatArray) -> FloatArray:
+    """facenet's prewhiten: one mean and deviation per picture over all its values.
+
+    (x - mean) / max(std, 1 / sqrt(N)); the 2017 facenet models.
+    """
+    axes = (1, 2, 3)
+    mean = pixels.mean(axis=axes, keepdims=True, dtype=np.float64)
+    deviation = pixels.std(axis=axes, keepdims=True, dtype=np.float64)
+    count = np.prod(pixels.shape[1:])
+    return ((pixels - mean) / np.maximum(deviation, 1 / np.sqrt(count))).astype(np.float32)
+
+
+def insightface(pixels: FloatArray) -> FloatArray:
+    """(x - 127.5) / 127.5: the ONNX models of InsightFace."""
+    return (pixels - np.float32(127.5)) * np.float32(1 / 127.5)
+
+
+STANDARDISE: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "fixed": fixed,
+    "per_image": per_image,
+    "insightface": insightface,
+}
+"""Name in the card -> float32 (n, H, W, 3), values 0 to 255 -> float32 of the same shape."""
+
+
+def standardise(crops: ImageArray, preprocess: Preprocess) -> FloatArray:
+    """Network input of crops: uint8 (n, H, W, 3) RGB -> contiguous float32 (n, 3, H, W)."""
+    values = STANDARDISE[preprocess.standardise](crops.astype(np.float32))
+    if preprocess.color == "bgr":
+        values = values[..., ::-1]
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+class Embedder:
+    """Turns faces into unit vectors.
+
+    card: of an embedder. engine: its loaded graph. flip: add the embedding of the mirrored crop
+    (summed, then unit length, as InsightFace does).
+    """
+
+    def __init__(self, card: ModelCard, engine: Engine, *, flip: bool = False) -> None:
+        if card.preprocess is None or card.dimension is None:
+            raise ModelFileError(f"{card.name} is a {card.kind}; an embedder is needed.")
+        self.card, self.preprocess, self.flip = card, card.preprocess, flip
+        self._engine = engine
+        self._input = next(iter(engine.inputs))
+        self._fixed_batch = engine.inputs[self._input][0]
+
+    @property
+    def contract(self) -> str:
+        """Id of the vector space; vectors of another contract are never compared."""
+        return self.card.contract + ("+flip" if self.flip else "")
+
+    def embed(self, images: Sequence[ImageArray], faces: Sequence[Faces]) -> list[Faces]:
+        """Add embeddings to the faces of photos, in batches over all of them.
+
+        images: uint8 (H, W, 3) RGB. faces: one `Faces` per image. Returns new `Faces`.
+        """
+        crops = [
+            crop_faces(image, found, self.preprocess)
+            for image, found in zip(images, faces, strict=True)
+        ]
+        rows = self.embed_crops(np.concatenate(crops)) if crops else self._none()
+        ends = np.cumsum([len(found) for found in faces])[:-1]
+        parts = np.split(rows, ends)
+        return [
+            found.with_(embedding=part, contract=self.contract)
+            for found, part in zip(faces, parts, strict=True)
+        ]
+
+    def embed_crops(self, crops: ImageArray) -> FloatArray:
+        """Unit vectors of crops: uint8 (n, H, W, 3) RGB -> float32 (n, d)."""
+        if len(crops) == 0:
+            return self._none()
+        total = self._run(crops)
+        if self.flip:
+            total = total + self._run(crops[:, :, ::-1])
+        return vectors.unit(total)
+
+    def _none(self) -> FloatArray:
+        return np.zeros((0, int(self.card.dimension or 0)), np.float32)
+
+    def _run(self, crops: ImageArray) -> FloatArray:
+        return np.concatenate([self._batch(crops[rows]) for rows in self.plan(len(crops))])
+
+    def plan(self, count: int) -> Iterator[slice]:
+        """Slices that cover `count` crops, each at most one batch."""
+        step = self._fixed_batch or BATCH
+        return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+    def _batch(self, crops: ImageArray) -> FloatArray:
+        inputs, count = standardise(crops, self.preprocess), len(crops)
+        if self._fixed_batch and count < self._fixed_batch:
+            inputs = np.resize(inputs, (self._fixed_batch, *inputs.shape[1:]))
+        answer = next(iter(self._engine.run({self._input: inputs}).values()))[:count]
+        if answer.shape != (count, self.card.dimension):
+            raise EngineError(
+                f"{self.card.name} should give {self.card.dimension} values for each of {count} "
+                f"faces; it gave an array of {answer.shape}. Its card does not fit its file."
+            )
+        return np.asarray(answer, np.float32)

@@ -1,0 +1,1 @@
+"""The gallery: vectors and names become decisions with a known error rate."""

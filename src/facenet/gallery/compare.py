@@ -1,0 +1,132 @@
+"""Comparing faces: one to one, and one against a few known people held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from facenet import vectors
+from facenet.errors import ContractError, InputError
+from facenet.gallery.calibrate import Threshold
+from facenet.types import Face, Faces, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Answer to "the same person?": `match` is similarity >= threshold.
+
+    similarity: cosine, -1 to 1. fmr: false-match rate of the threshold, None when not known.
+    """
+
+    match: bool
+    similarity: float
+    threshold: float
+    fmr: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Answer to "who is this?" for one face.
+
+    face: box, landmarks and score. person: name, or None for unknown. best_candidate: the most
+    similar known person, whether or not it was similar enough. fmr: per comparison.
+    """
+
+    face: Face
+    person: str | None
+    similarity: float
+    threshold: float
+    fmr: float | None
+    best_candidate: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: box, detection_score, person, similarity, threshold, fmr, best_candidate."""
+        face = self.face.to_dict()
+        return {
+            "box": face["box"],
+            "detection_score": face["detection_score"],
+            "person": self.person,
+            "similarity": self.similarity,
+            "threshold": self.threshold,
+            "fmr": self.fmr,
+            "best_candidate": self.best_candidate,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class People:
+    """Known people: names, one per vector, and unit vectors float32 (n, d) of one contract.
+
+    A person may have several vectors; the best of them counts.
+    """
+
+    names: tuple[str, ...]
+    embedding: FloatArray
+    contract: str
+
+    def __post_init__(self) -> None:
+        if len(self.names) == 0:
+            raise InputError("Known people should be at least one; got none.")
+        if np.shape(self.embedding)[:1] != (len(self.names),):
+            raise InputError(
+                f"Known people should have one vector per name; got {len(self.names)} names and "
+                f"vectors of the shape {np.shape(self.embedding)}."
+            )
+
+    @classmethod
+    def from_faces(cls, people: Mapping[str, Sequence[Face]]) -> People:
+        """People from their embedded faces. Raises ContractError when models are mixed."""
+        rows = [(name, face) for name, faces in people.items() for face in faces]
+        if not rows:
+            raise InputError("Known people should be at least one; got none.")
+        for name, face in rows:
+            require_contract(rows[0][1].contract, face.contract, f"the face of {name}")
+        embedding = np.stack([np.asarray(face.embedding, np.float32) for _, face in rows])
+        return cls(tuple(name for name, _ in rows), embedding, str(rows[0][1].contract))
+
+
+def verify(a: Face, b: Face, threshold: Threshold) -> Verification:
+    """Compare two embedded faces at a threshold."""
+    require_contract(a.contract, b.contract, "the second face")
+    if a.embedding is None or b.embedding is None:
+        raise InputError("Faces to compare should have embeddings; these have none. Embed first.")
+    similarity = float(vectors.similarity(a.embedding, b.embedding))
+    return Verification(
+        similarity >= threshold.similarity, similarity, threshold.similarity, threshold.fmr
+    )
+
+
+def identify(people: People, faces: Faces, threshold: Threshold) -> list[Identification]:
+    """Name every face, or say that it is unknown; one answer per face, in their order."""
+    if len(faces) == 0:
+        return []
+    if faces.embedding is None:
+        raise InputError("Faces to identify should have embeddings; these have none. Embed first.")
+    require_contract(people.contract, faces.contract, "the photo")
+    scores = vectors.similarity_matrix(faces.embedding, people.embedding)
+    best = vectors.top_k(scores, 1)[:, 0]
+    return [
+        _answer(face, people.names[column], float(row[column]), threshold)
+        for face, row, column in zip(faces, scores, best, strict=True)
+    ]
+
+
+def require_contract(expected: str | None, got: str | None, what: str) -> None:
+    """Raise ContractError unless two contract ids are the same."""
+    if expected != got:
+        raise ContractError(
+            f"Vectors should come from one model: expected {expected}, but {what} was embedded "
+            f"with {got}. Embed both with the same model and options."
+        )
+
+
+def _answer(face: Face, name: str, similarity: float, threshold: Threshold) -> Identification:
+    person = name if similarity >= threshold.similarity else None
+    return Identification(face, person, similarity, threshold.similarity, threshold.fmr, name)

@@ -1,0 +1,1 @@
+"""Models: a name becomes a checked file becomes a running engine."""

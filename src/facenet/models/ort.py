@@ -1,0 +1,123 @@
+"""The ONNX Runtime engine: always installed, every platform.
+
+`onnxruntime.InferenceSession` accepts a missing device and quietly uses the CPU; here a device
+that was asked for and is not there is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facenet.errors import EngineError
+from facenet.models.engine import EngineSettings, Shape
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+def available() -> list[str]:
+    """Device names that this ONNX Runtime can use."""
+    import onnxruntime
+
+    present = set(onnxruntime.get_available_providers())
+    return [device for device, provider in _PROVIDERS.items() if provider in present]
+
+
+class OrtEngine:
+    """A graph in ONNX Runtime; follows the `Engine` protocol."""
+
+    def __init__(self, path: Path, settings: EngineSettings) -> None:
+        import onnxruntime
+
+        device = str(settings.device)
+        if settings.precision != "fp32":
+            raise EngineError(
+                f"ONNX Runtime has no {settings.precision} arithmetic on {device}. "
+                'Use precision "fp32", or engine "openvino".'
+            )
+        if device not in available():
+            raise EngineError(
+                f"The device {device} was asked for; this ONNX Runtime "
+                f"{onnxruntime.__version__} offers {', '.join(available())}. Install the build "
+                f"of onnxruntime for {device}, or choose another device."
+            )
+        self._settings = settings
+        self._version = onnxruntime.__version__
+        self._session = _session(path, _PROVIDERS[device], settings)
+        self._inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    @property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Input names with their shapes, None for a free axis."""
+        return self._inputs
+
+    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph once. Raises EngineError when the runtime refuses the input."""
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+        failures = (
+            runtime.InvalidArgument,
+            runtime.RuntimeException,
+            runtime.Fail,
+            RuntimeError,
+            ValueError,
+        )
+        try:
+            values = self._session.run(self._outputs, dict(feeds))
+        except failures as error:
+            raise EngineError(f"ONNX Runtime could not run the graph: {error}") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Runtime, version, device, precision, threads."""
+        return {
+            "engine": "onnxruntime",
+            "version": self._version,
+            "device": self._settings.device,
+            "precision": self._settings.precision,
+            "threads": self._settings.threads,
+        }
+
+
+def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    failures = (
+        runtime.InvalidGraph,
+        runtime.InvalidProtobuf,
+        runtime.InvalidArgument,
+        runtime.NoSuchFile,
+        runtime.NotImplemented,
+        runtime.RuntimeException,
+        runtime.Fail,
+        RuntimeError,
+    )
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except failures as error:
+        raise EngineError(f"ONNX Runtime could not load {path}: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise EngineError(
+            f"{provider} was asked for, but ONNX Runtime fell back to "
+            f"{session.get_providers()[0]}. Its drivers are probably missing on this machine."
+        )
+    return session
+
+
+def _shape(shape: list[Any]) -> Shape:
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in shape)

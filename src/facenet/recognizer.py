@@ -1,0 +1,279 @@
+"""The front door: from photographs to answers.
+
+`Recognizer` holds a detector and an embedder; `verify`, `identify` and `compare` are its
+questions. Photos are whatever `facenet.images.load_image` takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet import vectors
+from facenet.data.folders import read_people
+from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesError
+from facenet.faces.detect import Detector, select_faces
+from facenet.faces.embed import Embedder
+from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
+from facenet.gallery.calibrate import decide_threshold
+from facenet.gallery import compare as decisions
+from facenet.gallery.compare import People, Verification
+from facenet.images import is_many, load_image, load_images
+from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER, find_card
+from facenet.models.engine import EngineSettings
+from facenet.models.loader import load_model
+from facenet.types import Face, Faces, FloatArray, ImageArray
+
+GROUP = 16
+"""Photos that go through detection and embedding together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """People ready for `identify`, and the photos that could not be used, with the reason."""
+
+    people: People
+    refused: tuple[tuple[str, str], ...]
+
+
+class Recognizer:
+    """A detector and an embedder, ready to answer.
+
+    model: name of an embedder, detector: of a detector (`facenet models list`). engine: "auto",
+    "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
+    precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
+    detection: options of MTCNN.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_EMBEDDER,
+        detector: str = DEFAULT_DETECTOR,
+        engine: str = "auto",
+        device: str | None = None,
+        precision: str = "fp32",
+        flip: bool = False,
+        detection: MtcnnSettings | None = None,
+    ) -> None:
+        self._settings = EngineSettings(engine=engine, device=device, precision=precision)
+        self._model = find_card(model, kind="embedder").name
+        self._detector = find_card(detector, kind="detector").name
+        self._flip, self._detection = flip, detection
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedder, loaded when first used."""
+        model = load_model(self._model, kind="embedder", settings=self._settings)
+        return Embedder(model.card, model.engine, flip=self._flip)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The detector, loaded when first used; it always runs in fp32."""
+        settings = replace(self._settings, precision="fp32")
+        model = load_model(self._detector, kind="detector", settings=settings)
+        return Mtcnn(model.engines, self._detection)
+
+    @classmethod
+    def from_parts(cls, detector: Detector, embedder: Embedder) -> Recognizer:
+        """A recognizer of parts that are already there: other detectors, fakes in tests."""
+        recognizer = cls.__new__(cls)
+        recognizer.__dict__.update(detector=detector, embedder=embedder)
+        return recognizer
+
+    def detect(self, source: Any, *, color: str = "rgb") -> Any:
+        """The faces of a photo as `Faces` without embeddings; for a list, a list of `Faces`."""
+        return self._each(source, color, self.detector.detect)
+
+    def faces(self, source: Any, *, color: str = "rgb") -> Any:
+        """The faces of a photo as `Faces` with embeddings; for a list, a list of `Faces`."""
+        return self._each(source, color, self._embedded)
+
+    def embed(self, source: Any, *, color: str = "rgb") -> Any:
+        """Unit vectors of all faces of a photo, float32 (n, d), the largest face first.
+
+        For a list of photos, a list of arrays.
+        """
+        found = self.faces(source, color=color)
+        if isinstance(found, Faces):
+            return found.embedding
+        return [faces.embedding for faces in found]
+
+    def face(self, source: Any, *, select: str | None = None, color: str = "rgb") -> Face:
+        """The one face of a photo, embedded.
+
+        select: how to choose when there are several ("largest", "probability",
+        "largest_over_threshold", "center_weighted_size"); None expects exactly one.
+        Raises NoFaceError, SeveralFacesError.
+        """
+        image = load_image(source, color=color)
+        found = self.detector.detect([image])[0]
+        if select and len(found):
+            found = select_faces(found, select, (image.shape[1], image.shape[0]))
+        name = _name(source)
+        if len(found) == 0:
+            raise NoFaceError(
+                f"No face was found in {name}; one is needed. Use a photo in which the face is "
+                "upright and larger, or lower min_face_size."
+            )
+        if len(found) > 1:
+            raise SeveralFacesError(
+                f"{len(found)} faces were found in {name}; one is expected. Crop the photo, or "
+                'choose with select, such as "largest".'
+            )
+        return self.embedder.embed([image], [found])[0][0]
+
+    def verify(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        fmr: float | None = None,
+        threshold: float | None = None,
+        select: str | None = None,
+        color: str = "rgb",
+    ) -> Verification:
+        """Do two photos, one face each, show the same person?
+
+        fmr: false-match rate to decide at (default 1e-4); threshold: a similarity instead.
+        """
+        level = decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+        first = self.face(a, select=select, color=color)
+        second = self.face(b, select=select, color=color)
+        return decisions.verify(first, second, level)
+
+    def compare(self, sources: Sequence[Any], *, select: str | None = None) -> FloatArray:
+        """Similarity of every photo with every other, one face each: float32 (n, n)."""
+        if len(sources) < 2:
+            raise InputError(f"Comparing needs two photos or more; got {len(sources)}.")
+        rows = np.stack([self.face(source, select=select).embedding for source in sources])
+        return vectors.similarity_matrix(rows, rows)
+
+    def enrol(self, known: str | os.PathLike[str] | Mapping[str, Sequence[Any]]) -> Enrolment:
+        """People from a folder (one file or sub-folder each) or from a mapping name -> photos.
+
+        A photo that is broken, or without exactly one face, is refused with its reason.
+        Raises InputError when a person is left without a photo.
+        """
+        folder = isinstance(known, str | os.PathLike)
+        photos: Mapping[str, Sequence[Any]] = read_people(known) if folder else known  # type: ignore[arg-type, assignment]
+        people: dict[str, list[Face]] = {}
+        refused: list[tuple[str, str]] = []
+        for name, sources in photos.items():
+            people[name] = []
+            for source in sources:
+                try:
+                    people[name].append(self.face(source))
+                except (ImageError, NoFaceError, SeveralFacesError) as error:
+                    refused.append((_name(source), str(error)))
+            if not people[name]:
+                reasons = " ".join(reason for _, reason in refused[-len(sources) :])
+                raise InputError(f"{name} has no usable photo. {reasons}".strip())
+        return Enrolment(People.from_faces(people), tuple(refused))
+
+    def identify(
+        self,
+        known: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | People,
+        photos: Any,
+        *,
+        fmr: float | None = None,
+        threshold: float | None = None,
+        color: str = "rgb",
+    ) -> Any:
+        """Name every face of a photo, or of each of a list of photos.
+
+        known: `People`, a folder or a mapping name -> photos. fmr, threshold: as in `verify`.
+        Returns a list of `Identification`, one per face; for a list of photos, a list of lists.
+        """
+        level = decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+        people = known if isinstance(known, People) else self.enrol(known).people
+        found = self.faces(photos, color=color)
+        if isinstance(found, Faces):
+            return decisions.identify(people, found, level)
+        return [decisions.identify(people, faces, level) for faces in found]
+
+    def _embedded(self, images: Sequence[ImageArray]) -> list[Faces]:
+        return self.embedder.embed(images, self.detector.detect(images))
+
+    def _each(self, source: Any, color: str, stage: Any) -> Any:
+        """Apply a stage to one photo, or to many in groups."""
+        if not is_many(source):
+            return stage([load_image(source, color=color)])[0]
+        answers: list[Faces] = []
+        group: list[ImageArray] = []
+        for image in load_images(source, color=color):
+            group.append(image)
+            if len(group) == GROUP:
+                answers += stage(group)
+                group = []
+        return answers + (stage(group) if group else [])
+
+
+def _name(source: Any) -> str:
+    return os.fspath(source) if isinstance(source, str | Path) else "the photo"
+
+
+@lru_cache(maxsize=4)
+def _shared(options: tuple[tuple[str, Any], ...]) -> Recognizer:
+    return Recognizer(**dict(options))
+
+
+def _recognizer(options: Mapping[str, Any]) -> Recognizer:
+    return _shared(tuple(sorted(options.items())))
+
+
+def detect(source: Any, *, color: str = "rgb", **options: Any) -> Any:
+    """The faces of a photo as `Faces`; for a list of photos, a list of `Faces`.
+
+    color: channel order of NumPy arrays. options: those of `Recognizer`, which is kept for the
+    next call with the same options.
+    """
+    return _recognizer(options).detect(source, color=color)
+
+
+def embed(source: Any, *, color: str = "rgb", **options: Any) -> Any:
+    """Unit vectors of all faces of a photo, float32 (n, d); for a list, a list of arrays.
+
+    color, options: as in `detect`.
+    """
+    return _recognizer(options).embed(source, color=color)
+
+
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    fmr: float | None = None,
+    threshold: float | None = None,
+    select: str | None = None,
+    color: str = "rgb",
+    **options: Any,
+) -> Verification:
+    """Do two photos, one face each, show the same person? See `Recognizer.verify`."""
+    return _recognizer(options).verify(
+        a, b, fmr=fmr, threshold=threshold, select=select, color=color
+    )
+
+
+def identify(
+    known: Any,
+    photos: Any,
+    *,
+    fmr: float | None = None,
+    threshold: float | None = None,
+    color: str = "rgb",
+    **options: Any,
+) -> Any:
+    """Name every face of photos, or call it unknown. See `Recognizer.identify`."""
+    return _recognizer(options).identify(known, photos, fmr=fmr, threshold=threshold, color=color)
+
+
+def compare(sources: Sequence[Any], *, select: str | None = None, **options: Any) -> FloatArray:
+    """Similarity of every photo with every other: float32 (n, n). See `Recognizer.compare`."""
+    return _recognizer(options).compare(sources, select=select)
