@@ -21,7 +21,7 @@ from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesErro
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.embed import Embedder
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
-from facenet.gallery.calibrate import decide_threshold
+from facenet.gallery.calibrate import Threshold, decide_threshold
 from facenet.gallery import compare as decisions
 from facenet.gallery.compare import People, Verification
 from facenet.images import is_many, load_image, load_images
@@ -87,6 +87,13 @@ class Recognizer:
         recognizer.__dict__.update(detector=detector, embedder=embedder)
         return recognizer
 
+    def threshold(self, *, fmr: float | None = None, threshold: float | None = None) -> Threshold:
+        """The similarity to decide at: by false-match rate (default 1e-4), or as given.
+
+        Raises SettingsError when the model's table does not reach the rate.
+        """
+        return decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+
     def detect(self, source: Any, *, color: str = "rgb") -> Any:
         """The faces of a photo as `Faces` without embeddings; for a list, a list of `Faces`."""
         return self._each(source, color, self.detector.detect)
@@ -143,7 +150,7 @@ class Recognizer:
 
         fmr: false-match rate to decide at (default 1e-4); threshold: a similarity instead.
         """
-        level = decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+        level = self.threshold(fmr=fmr, threshold=threshold)
         first = self.face(a, select=select, color=color)
         second = self.face(b, select=select, color=color)
         return decisions.verify(first, second, level)
@@ -191,7 +198,7 @@ class Recognizer:
         known: `People`, a folder or a mapping name -> photos. fmr, threshold: as in `verify`.
         Returns a list of `Identification`, one per face; for a list of photos, a list of lists.
         """
-        level = decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+        level = self.threshold(fmr=fmr, threshold=threshold)
         people = known if isinstance(known, People) else self.enrol(known).people
         found = self.faces(photos, color=color)
         if isinstance(found, Faces):

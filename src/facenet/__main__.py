@@ -1,0 +1,5 @@
+"""`python -m facenet` is the command line."""
+
+from facenet.apps.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Apps: arguments become calls become output. No arithmetic here."""

@@ -1,0 +1,86 @@
+"""What a command prints: answers on stdout, notes and progress on stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def note(text: str) -> None:
+    """One sentence for the person at the keyboard, on stderr."""
+    print(f"facenet: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """JSON; the objects of an array on a line each, floats to 6 significant digits."""
+    plain = tidy(value)
+    if isinstance(plain, list):
+        lines = ",\n ".join(json.dumps(entry) for entry in plain)
+        print(f"[{lines}]")
+    else:
+        print(json.dumps(plain, indent=1))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """CSV with a header; lists are joined by spaces, None is empty."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(tidy(row.get(column))) for column in columns])
+
+
+def tidy(value: Any) -> Any:
+    """Floats to 6 significant digits, also inside lists and mappings."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: tidy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [tidy(entry) for entry in value]
+    return value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(_cell(entry) for entry in value)
+    return str(value)
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr where a person watches; gives a callback (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def fetch_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for downloads; gives a callback (label, bytes done, bytes in all)."""
+    if not sys.stderr.isatty():
+        yield lambda label, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(label: str, done: int, total: int) -> None:
+            progress.update(task, description=label, completed=done, total=total or None)
+
+        yield show

@@ -1,0 +1,48 @@
+"""The program: which verbs there are. The verbs themselves are beside this file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from facenet import __version__
+from facenet.apps.cli import bench, doctor, evaluate, faces, models, people
+
+app = typer.Typer(
+    name="facenet",
+    help="Face recognition from a photograph to a decision with a known error rate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (
+    people.identify,
+    people.verify,
+    people.compare,
+    faces.detect,
+    faces.align,
+    faces.embed,
+):
+    app.command()(verb)
+app.command()(doctor.doctor)
+app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(bench.app, name="bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def version(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Face recognition from a photograph to a decision with a known error rate."""

@@ -1,0 +1,1 @@
+"""Jobs: long work over many pictures, with progress; what is done once is not done again."""

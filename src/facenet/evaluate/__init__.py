@@ -1,0 +1,1 @@
+"""Evaluation: samples and a callable that embeds become numbers."""
