@@ -7,6 +7,7 @@ the origin at the outer corner of the top-left pixel as MTCNN uses it.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, overload
@@ -105,18 +106,19 @@ class Faces(Sequence[Face]):
     contract: str | None = None
 
     def __post_init__(self) -> None:
-        count = len(np.asarray(self.boxes))
-        shapes: dict[str, tuple[int, ...]] = {
-            "boxes": (count, 4),
+        boxes = _frozen("boxes", self.boxes, ("n", 4))
+        object.__setattr__(self, "boxes", boxes)
+        count = len(boxes)
+        shapes: dict[str, tuple[int | str, ...]] = {
             "landmarks": (count, 5, 2),
             "detection_score": (count,),
-            "embedding": (count, -1),
+            "embedding": (count, "d"),
             "quality": (count,),
             "track_id": (count,),
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "detection_score":
                 object.__setattr__(self, name, _frozen(name, value, shape))
         if self.embedding is not None and self.contract is None:
             raise ContractError(
@@ -138,11 +140,12 @@ class Faces(Sequence[Face]):
     @overload
     def __getitem__(self, index: slice | NDArray[Any] | list[int]) -> Faces: ...
     def __getitem__(self, index: int | slice | NDArray[Any] | list[int]) -> Face | Faces:
-        if isinstance(index, int | np.integer):
-            return self._face(int(index))
-        chosen = index if isinstance(index, slice) else np.asarray(index)
-        if isinstance(chosen, np.ndarray) and chosen.size == 0:
-            chosen = chosen.astype(np.int64)
+        chosen: Any = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(chosen, np.ndarray):
+            if chosen.ndim == 0:
+                return self._face(operator.index(index))  # type: ignore[arg-type]
+            if chosen.size == 0 and chosen.dtype != np.bool_:
+                chosen = chosen.astype(np.int64)
         columns = {name: value[chosen] for name, value in self._columns().items()}
         return replace(self, **columns)
 
@@ -160,6 +163,10 @@ class Faces(Sequence[Face]):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[Faces], tuple[Any, ...]]:
+        """Pickled as its fields and made anew, so that a copy is checked and read-only too."""
+        return Faces, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def areas(self) -> FloatArray:
@@ -180,24 +187,31 @@ class Faces(Sequence[Face]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Faces:
-        """The inverse of `to_dict` (coordinates to the 2 decimals that it keeps)."""
-        rows = data["faces"]
+        """The inverse of `to_dict`, to the decimals that it keeps: 2 of coordinates, 6 of scores.
+
+        Without a face it is `empty()`. Raises InputError for another form, ContractError when
+        the faces are of different contracts.
+        """
+        names = {field.name: field.name for field in fields(cls)} | {"boxes": "box"}
+        try:
+            rows = list(data["faces"])
+            columns = {name: [row.get(key) for row in rows] for name, key in names.items()}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise InputError(
+                'Faces.from_dict should get {"faces": [...]} with one dictionary per face, as '
+                f"to_dict makes it; got {str(data)[:80]}."
+            ) from error
         if not rows:
             return cls.empty()
-
-        def column(name: str) -> list[Any] | None:
-            values = [row.get(name) for row in rows]
-            return None if values[0] is None else values
-
-        return cls(
-            np.array([row["box"] for row in rows], np.float32),
-            column("landmarks"),  # type: ignore[arg-type]
-            np.array([row["detection_score"] for row in rows], np.float32),
-            embedding=column("embedding"),  # type: ignore[arg-type]
-            quality=column("quality"),  # type: ignore[arg-type]
-            track_id=column("track_id"),  # type: ignore[arg-type]
-            contract=rows[0].get("contract"),
-        )
+        contracts = columns.pop("contract")
+        if any(contract != contracts[0] for contract in contracts):
+            raise ContractError(
+                "The faces of one record should have one contract; got "
+                f"{', '.join(sorted({str(contract) for contract in contracts}))}. Embed them "
+                "again with one model."
+            )
+        given: dict[str, Any] = {name: _complete(name, values) for name, values in columns.items()}
+        return cls(**given, contract=contracts[0])
 
     def _columns(self) -> dict[str, NDArray[Any]]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "contract"}
@@ -219,20 +233,54 @@ class Faces(Sequence[Face]):
         )
 
 
-def _frozen(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A read-only copy of a column in its dtype, or an error that names the column."""
-    array = np.array(value, np.int64 if name == "track_id" else np.float32)
-    fits = array.ndim == len(shape) and all(
-        want in (-1, got) for want, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        wanted = tuple("d" if want == -1 else want for want in shape)
+def _frozen(name: str, value: Any, shape: tuple[int | str, ...]) -> NDArray[Any]:
+    """A read-only copy of a column in its dtype, or an error that names the column.
+
+    shape: a letter stands for any number. An empty list is a column of no rows.
+    """
+    wanted = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+    try:
+        array = np.array(value, None if name == "track_id" else np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Faces.{name} should be numbers of the shape {wanted}; got {str(value)[:80]}. "
+            "Every column of Faces has one row per face."
+        ) from error
+    if array.shape == (0,) and shape[0] in (0, "n"):
+        array = array.reshape([0 if isinstance(want, str) else want for want in shape])
+    if array.ndim != len(shape) or any(
+        want != got for want, got in zip(shape, array.shape, strict=True) if want not in ("n", "d")
+    ):
         raise InputError(
             f"Faces.{name} should have the shape {wanted}; got {array.shape}. "
             "Every column of Faces has one row per face."
         )
+    if name == "track_id":
+        array = _whole(name, array)
     array.setflags(write=False)
     return array
+
+
+def _whole(name: str, array: NDArray[Any]) -> IntArray:
+    """The values as int64, or an error when they are no whole numbers."""
+    if array.dtype.kind not in "iu" and not (
+        array.dtype.kind == "f" and np.all(np.isfinite(array) & (array == np.rint(array)))
+    ):
+        raise InputError(
+            f"Faces.{name} should be whole numbers, one per face; got {str(array.tolist())[:80]}."
+        )
+    return array.astype(np.int64)
+
+
+def _complete(name: str, values: list[Any]) -> list[Any] | None:
+    """One value per face, or None when no face has one."""
+    missing = sum(value is None for value in values)
+    if missing not in (0, len(values)):
+        raise InputError(
+            f"Faces.{name} should be there for every face or for none; {missing} of {len(values)} "
+            "faces lack it. Give the others a value, or drop it."
+        )
+    return None if missing else values
 
 
 def _rounded(array: FloatArray) -> Any:

@@ -11,7 +11,10 @@ from facenet.errors import InputError
 from facenet.types import FloatArray, IntArray
 
 TINY = np.float32(1e-10)
-"""Lengths below this count as zero (the epsilon of facenet's own l2_normalize)."""
+"""Vectors shorter than this are not stretched to length one, so that zero stays zero.
+
+Far below TensorFlow's l2_normalize in facenet, which stops at 1e-10 of the squared length.
+"""
 
 
 def unit(vectors: NDArray[np.floating]) -> FloatArray:
@@ -30,13 +33,20 @@ def similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> FloatArray:
     a, b: (d,) or (n, d) row by row, broadcast against each other. Returns float32 () or (n,).
     """
     _same_width(a, b)
-    return np.clip(np.sum(unit(a) * unit(b), axis=-1), -1.0, 1.0).astype(np.float32)
+    try:
+        np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError as error:
+        raise InputError(
+            "Vectors to compare row by row should come in equal numbers, or one against many; got "
+            f"{np.shape(a)} and {np.shape(b)}. Use similarity_matrix for every pair."
+        ) from error
+    return np.asarray(np.clip(np.sum(unit(a) * unit(b), axis=-1), -1.0, 1.0), np.float32)
 
 
 def similarity_matrix(a: NDArray[np.floating], b: NDArray[np.floating]) -> FloatArray:
     """Cosine similarity of every row of a with every row of b: (n, d), (m, d) -> (n, m)."""
     _same_width(a, b)
-    return np.clip(unit(a) @ unit(b).T, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(unit(a) @ unit(b).T, -1.0, 1.0), np.float32)
 
 
 def template(vectors: NDArray[np.floating], weights: Sequence[float] | None = None) -> FloatArray:
@@ -44,17 +54,24 @@ def template(vectors: NDArray[np.floating], weights: Sequence[float] | None = No
 
     vectors: (n, d), n >= 1. weights: n numbers >= 0, or None for equal weights. Returns (d,).
     """
-    rows = unit(np.atleast_2d(vectors))
-    if len(rows) == 0:
-        raise InputError("A template needs at least one vector; got none.")
-    weighted = rows if weights is None else rows * np.asarray(weights, np.float32)[:, None]
-    return unit(weighted.sum(axis=0))
+    rows = np.atleast_2d(unit(vectors))
+    if rows.size == 0:
+        raise InputError("A template should be made of at least one vector; got none.")
+    if weights is None:
+        return unit(rows.sum(axis=0))
+    shares = np.asarray(weights, np.float32)
+    if shares.shape != (len(rows),) or not np.all(shares >= 0) or not np.any(shares > 0):
+        raise InputError(
+            f"The weights of {len(rows)} vectors should be {len(rows)} numbers, 0 or more and not "
+            f"all 0; got {np.array2string(shares, threshold=8)}."
+        )
+    return unit((rows * shares[:, None]).sum(axis=0))
 
 
 def top_k(scores: NDArray[np.floating], k: int) -> IntArray:
     """Columns of the k highest scores of each row, best first; ties keep the lower column.
 
-    scores: (n, m). Returns int64 (n, min(k, m)).
+    scores: (n, m); NaN comes last. Returns int64 (n, min(k, m)).
     """
     table = np.atleast_2d(scores)
     order = np.argsort(-table, axis=1, kind="stable")

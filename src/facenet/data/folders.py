@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facenet.errors import DataError
-from facenet.images import SUFFIXES, is_image_name
+from facenet.images import SUFFIXES, find_images, is_image_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,15 @@ class Sample:
 def read_people(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """People and their pictures: sub-folders by their name, loose files by their stem.
 
-    Sub-folders are searched to any depth; hidden and non-picture files are passed over. A folder
-    and a file of one name are one person. Raises DataError when nobody is there.
+    Sub-folders are searched to any depth; what is hidden and what is no picture is passed over.
+    A folder and a file of one name are one person. Raises DataError when nobody is there.
     """
-    root = _existing_folder(folder)
+    root, entries = _entries(folder)
     people: dict[str, list[Path]] = {}
-    for entry in sorted(root.iterdir()):
-        if entry.name.startswith("."):
-            continue
+    for entry in entries:
         if entry.is_dir():
-            found = sorted(p for p in entry.rglob("*") if is_image_name(p) and p.is_file())
-            people.setdefault(entry.name, []).extend(found)
-        elif is_image_name(entry):
+            people.setdefault(entry.name, []).extend(find_images([entry]))
+        elif is_image_name(entry) and entry.is_file():
             people.setdefault(entry.stem, []).append(entry)
     people = {name: paths for name, paths in people.items() if paths}
     if not people:
@@ -44,26 +41,38 @@ def read_people(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
 
 
 def read_class_folders(folder: str | os.PathLike[str]) -> list[Sample]:
-    """The pictures of a data set root/person/picture, sorted; other files are passed over.
+    """The pictures of a data set root/person/picture, sorted, to any depth below the person.
 
-    Raises DataError when there is none.
+    Loose files, what is hidden and what is no picture are passed over. Raises DataError when
+    there is none.
     """
-    root = _existing_folder(folder)
+    root, entries = _entries(folder)
     samples = [
         Sample(person.name, path)
-        for person in sorted(root.iterdir())
-        if person.is_dir() and not person.name.startswith(".")
-        for path in sorted(person.rglob("*"))
-        if is_image_name(path) and path.is_file()
+        for person in entries
+        if person.is_dir()
+        for path in find_images([person])
     ]
     if not samples:
-        raise DataError(f"{root} should hold sub-folders with pictures, one per person; found none.")
+        raise DataError(
+            f"{root} should hold sub-folders with pictures ({', '.join(SUFFIXES)}), one per "
+            "person; it holds none. Put the pictures of each person into a folder of their name."
+        )
     return samples
 
 
-def _existing_folder(folder: str | os.PathLike[str]) -> Path:
+def _entries(folder: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
+    """The folder and what lies in it, sorted, without the hidden."""
     root = Path(folder)
-    if not root.is_dir():
-        came = "it is a file" if root.exists() else "there is no such folder"
-        raise DataError(f"{root} should be a folder of people; {came}.")
-    return root
+    try:
+        if not root.is_dir():
+            came = "it is a file" if root.exists() else "there is no such folder"
+            raise DataError(
+                f"{root} should be a folder of people; {came}. Check the spelling of the path."
+            )
+        return root, sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the folder of people {str(root)[:300]}: {error.strerror}. Check the path "
+            "and who may read it."
+        ) from error

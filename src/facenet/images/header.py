@@ -1,13 +1,16 @@
 """What a picture file says of itself, read before any decoder sees it.
 
 Only five formats are let through, told apart by their first bytes, never by the file name.
-The parsers here read the size and look for the end mark, with bounds on every step.
+The parsers here read the size, look for the end and check what the decoder would not, with
+bounds on every step.
 Sources: JPEG T.81 B.1, PNG 3rd edition, WebP container, BMP v3-v5, TIFF 6.0.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,19 +19,26 @@ from facenet.errors import ImageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File name endings that a folder scan takes for pictures."""
 
-_FOREIGN = {
-    b"GIF8": "GIF",
-    b"%PDF": "PDF",
-    b"\x00\x00\x01\x00": "ICO",
-    b"II+\x00": "BigTIFF",
-    b"MM\x00+": "BigTIFF",
-    b"8BPS": "Photoshop",
-    b"<svg": "SVG",
-    b"<?xm": "XML or SVG",
-    b"PK\x03\x04": "ZIP",
-}
-_WIDTH_TAG, _HEIGHT_TAG = 256, 257
+_FOREIGN = (
+    (b"GIF8", "GIF"),
+    (b"%PDF", "PDF"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"II+\x00", "BigTIFF"),
+    (b"MM\x00+", "BigTIFF"),
+    (b"8BPS", "Photoshop"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML or SVG"),
+    (b"<!doctype", "HTML, a web page"),
+    (b"<html", "HTML, a web page"),
+    (b"version https://git-lfs", "a Git LFS pointer (git lfs pull gets the file)"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _MAX_STEPS = 65_536
+_MAX_SCANS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,33 @@ def read_header(data: bytes, name: str) -> Header:
     try:
         header = _parse(data, name)
     except (struct.error, IndexError, ValueError) as error:
-        raise ImageError(f"{name} ends early or is damaged: its header cannot be read.") from error
+        raise ImageError(
+            f"{name} ends early or is damaged: its header cannot be read. Copy it again."
+        ) from error
     if header.width < 1 or header.height < 1:
-        raise ImageError(f"{name} says it is {header.width}x{header.height} pixels: nothing to see.")
+        raise ImageError(
+            f"{name} should have at least one pixel; it says it is {header.width}x{header.height}. "
+            "Save it again."
+        )
     return header
+
+
+def plain(data: bytes, header: Header) -> bytes:
+    """The same pixels as a file that holds nothing else a decoder would act or stumble on.
+
+    A PNG keeps its critical chunks and the EXIF: no profiles or texts that libpng complains of
+    on the terminal, no animation. The alpha of a TIFF is renamed so that libtiff does not
+    multiply the colours by it. Takes what `read_header` has passed.
+    """
+    if header.format == "PNG":
+        kept = (data[a:b] for kind, a, b in _png_chunks(data) if _png_matters(kind))
+        return data[:8] + b"".join(kept)
+    if header.format == "TIFF":
+        value, position = _ifd(data).get(_EXTRA_SAMPLES, (0, 0))
+        if value == _UNASSOCIATED:
+            associated = b"\x01\x00" if data.startswith(b"II") else b"\x00\x01"
+            return data[:position] + associated + data[position + 2 :]
+    return data
 
 
 def _parse(data: bytes, name: str) -> Header:
@@ -63,60 +96,114 @@ def _parse(data: bytes, name: str) -> Header:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data, name)
     if data.startswith((b"II*\x00", b"MM\x00*")):
-        tags = _ifd(data)
-        return Header("TIFF", tags[_WIDTH_TAG], tags[_HEIGHT_TAG])
+        return _tiff(data, name)
     if data.startswith(b"BM"):
         return _bmp(data, name)
-    kind = _FOREIGN.get(data[:4]) or ("HEIC or AVIF" if data[4:8] == b"ftyp" else "unknown")
     raise ImageError(
-        f"{name} should be JPEG, PNG, WebP, BMP or TIFF; its first bytes say {kind}. "
-        "Convert it to one of these."
+        f"{name} should be JPEG, PNG, WebP, BMP or TIFF; its first bytes {_foreign(data)}. "
+        "Save the picture as one of these."
     )
 
 
+def _foreign(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return "say HEIC or AVIF" if data[8:12] in _HEIF_BRANDS else "say MP4 or MOV, a video"
+    text = data[:64].lstrip(b"\xef\xbb\xbf\t\r\n ").lower()
+    for start, kind in _FOREIGN:
+        if data.startswith(start) or text.startswith(start):
+            return f"say {kind}"
+    return f"are {data[:8]!r}"
+
+
+# ---- JPEG
+
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = (0x01, 0xD8, _END)
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
 def _jpeg(data: bytes, name: str) -> Header:
-    size, scan = None, 0
+    size, scans, marker = None, 0, 0
     for marker, start in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = struct.unpack_from(">HH", data, start + 1)
-        elif marker == 0xDA:
-            scan = start
-            break
-    if size is None or data.rfind(b"\xff\xd9", scan or len(data)) < 0:
+        if marker in _FRAMES and size is None:
+            size = struct.unpack_from(">HH", data, start + 3)
+        scans += marker == _SCAN
+    if size is None or scans == 0 or marker != _END:
         raise ImageError(
-            f"{name} ends early: a JPEG should have an end marker, and this one has none. "
-            "Copy or download it again."
+            f"{name} ends early or is damaged: a JPEG should run to its end marker, and this one "
+            "does not. Copy or download it again."
+        )
+    if scans > _MAX_SCANS:
+        raise ImageError(
+            f"{name} should have at most {_MAX_SCANS} JPEG scans; it has {scans}, which no camera "
+            "writes. Save it again."
         )
     return Header("JPEG", size[1], size[0])
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, start of payload) up to and with the start of the scan."""
+    """(marker, where its length stands) up to and with the end marker, as libjpeg walks them.
+
+    Bytes that are no marker are stepped over: the coded picture after a scan, and padding.
+    """
     position = 2
     for _ in range(_MAX_STEPS):
-        while data[position] == 0xFF and data[position + 1] == 0xFF:
-            position += 1
-        if data[position] != 0xFF:
+        found = _MARKER.search(data, position)
+        if found is None:
             return
-        marker = data[position + 1]
-        length = struct.unpack_from(">H", data, position + 2)[0]
-        yield marker, position + 4
-        if marker == 0xDA:
+        marker, position = data[found.end() - 1], found.end()
+        yield marker, position
+        if marker == _END:
             return
-        position += 2 + length
+        if marker not in _WITHOUT_LENGTH:
+            position += max(2, struct.unpack_from(">H", data, position)[0])
+
+
+# ---- PNG
 
 
 def _png(data: bytes, name: str) -> Header:
-    width, height = struct.unpack_from(">II", data, 16)
+    if data[12:16] != b"IHDR":
+        raise ImageError(f"{name} is a damaged PNG: IHDR should come first. Save it again.")
+    kind = b""
+    for kind, start, end in _png_chunks(data):
+        if end > len(data):
+            break
+        checksum = struct.unpack_from(">I", data, end - 4)[0]
+        if _png_matters(kind) and zlib.crc32(data[start + 4 : end - 4]) != checksum:
+            raise ImageError(
+                f"{name} is a damaged PNG: the checksum of {kind.decode('latin-1')!r} is wrong. "
+                "Copy or download it again."
+            )
+    else:
+        if kind == b"IEND":
+            width, height = struct.unpack_from(">II", data, 16)
+            return Header("PNG", width, height)
+    raise ImageError(f"{name} ends early: a PNG should close with IEND. Copy it again.")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of each chunk, up to and with IEND or the first that ends too late."""
     position = 8
     for _ in range(_MAX_STEPS):
         if position + 12 > len(data):
-            raise ImageError(f"{name} ends early: a PNG should close with IEND. Copy it again.")
+            return
         length, kind = struct.unpack_from(">I4s", data, position)
+        start, position = position, position + 12 + length
+        yield kind, start, position
         if kind == b"IEND":
-            return Header("PNG", width, height)
-        position += 12 + length
-    raise ImageError(f"{name} has more than {_MAX_STEPS} PNG chunks: not a photograph.")
+            return
+    raise ValueError("endless chunks")
+
+
+def _png_matters(kind: bytes) -> bool:
+    """Critical chunks have a capital first; of the others, only EXIF changes the picture."""
+    return kind[:1].isupper() or kind == b"eXIf"
+
+
+# ---- WebP
 
 
 def _webp(data: bytes, name: str) -> Header:
@@ -125,48 +212,76 @@ def _webp(data: bytes, name: str) -> Header:
         raise ImageError(
             f"{name} ends early: WebP says {declared} bytes, {len(data)} came. Copy it again."
         )
-    position = 12
-    for _ in range(_MAX_STEPS):
-        kind, length = struct.unpack_from("<4sI", data, position)
-        if kind in (b"VP8X", b"VP8 ", b"VP8L"):
-            return Header("WebP", *_webp_size(kind, data[position + 8 : position + 18]))
-        position += 8 + length + (length & 1)
-    raise ImageError(f"{name} has more than {_MAX_STEPS} WebP chunks: not a photograph.")
-
-
-def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
+    kind, body = data[12:16], data[20:30]
     if kind == b"VP8X":
-        return (
-            1 + int.from_bytes(body[4:7], "little"),
-            1 + int.from_bytes(body[7:10], "little"),
+        width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
+    elif kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
+    elif kind == b"VP8L":
+        bits = struct.unpack_from("<I", body, 1)[0]
+        width, height = 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
+    else:
+        raise ImageError(
+            f"{name} is a damaged WebP: VP8, VP8L or VP8X should come first; got {kind!r}. "
+            "Save it again."
         )
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", body, 6)
-        return width & 0x3FFF, height & 0x3FFF
-    bits = struct.unpack_from("<I", body, 1)[0]
-    return 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
+    return Header("WebP", width, height)
+
+
+# ---- BMP
 
 
 def _bmp(data: bytes, name: str) -> Header:
     offset, header_size = struct.unpack_from("<II", data, 10)
-    if header_size == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
+    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", data, 18)
     if offset >= len(data):
-        raise ImageError(f"{name} ends early: the BMP pixels should begin at byte {offset}.")
+        raise ImageError(
+            f"{name} ends early: the BMP pixels should begin at byte {offset}; "
+            f"{len(data)} bytes came. Copy it again."
+        )
     return Header("BMP", width, abs(height))
 
 
-def _ifd(block: bytes) -> dict[int, int]:
-    """The whole-number tags of the first TIFF directory."""
+# ---- TIFF
+
+
+_WIDTH, _HEIGHT, _BITS, _KIND, _EXTRA_SAMPLES, _NUMBERS = 256, 257, 258, 254, 338, 339
+_UNASSOCIATED, _PREVIEW = 2, 1
+_UNUSABLE_NUMBERS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_WHOLE_NUMBERS = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4)}
+
+
+def _tiff(data: bytes, name: str) -> Header:
+    tags = {tag: value for tag, (value, _) in _ifd(data).items()}
+    if tags.get(_KIND, 0) & _PREVIEW:
+        raise ImageError(
+            f"{name} should be a plain TIFF; it begins with a preview, as camera raw files (DNG, "
+            "NEF, ARW) do. Develop it to JPEG or PNG."
+        )
+    bits = tags.get(_BITS, 1)
+    numbers = _UNUSABLE_NUMBERS.get(tags.get(_NUMBERS, 1), "whole")
+    if bits > 16 or numbers != "whole":
+        raise ImageError(
+            f"{name} should be a TIFF of whole numbers of 8 or 16 bits; it has {numbers} numbers "
+            f"of {bits} bits. Scale the values to 0-255 and save it with 8 bits."
+        )
+    return Header("TIFF", tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0))
+
+
+def _ifd(block: bytes) -> dict[int, tuple[int, int]]:
+    """Whole-number tags of the first TIFF directory: tag -> (first value, where it stands).
+
+    The first of two equal tags counts, as in libtiff.
+    """
     order = "<" if block.startswith(b"II") else ">"
     start = struct.unpack_from(f"{order}I", block, 4)[0]
     count = struct.unpack_from(f"{order}H", block, start)[0]
-    tags = {_WIDTH_TAG: 0, _HEIGHT_TAG: 0}
+    tags: dict[int, tuple[int, int]] = {}
     for position in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(f"{order}HH", block, position)
-        if kind in (3, 4):
-            form = f"{order}H" if kind == 3 else f"{order}I"
-            tags[tag] = struct.unpack_from(form, block, position + 8)[0]
+        tag, kind, number = struct.unpack_from(f"{order}HHI", block, position)
+        if kind in _WHOLE_NUMBERS and tag not in tags:
+            form, size = _WHOLE_NUMBERS[kind]
+            inside = number * size <= 4
+            at = position + 8 if inside else struct.unpack_from(f"{order}I", block, position + 8)[0]
+            tags[tag] = (struct.unpack_from(order + form, block, at)[0], at)
     return tags
