@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,7 @@ def golden(engine: Engine) -> dict[str, Any]:
     name, shape = next(iter(engine.inputs.items()))
     size = [1, *(side or FREE_SIDE for side in shape[1:])]
     answer = engine.run({name: golden_input(tuple(size))})
-    outputs = {
-        key: [float(f"{v:.7g}") for v in np.ravel(values)] for key, values in answer.items()
-    }
+    outputs = {key: [float(f"{v:.7g}") for v in np.ravel(values)] for key, values in answer.items()}
     return {"shape": size, "outputs": outputs}
 
 
@@ -40,9 +37,7 @@ def main(names: list[str]) -> None:
         path = package_folder() / "cards" / f"{card.name}.json"
         data = json.loads(path.read_text("utf-8"))
         files = ModelStore().files(card)
-        data["golden"] = {
-            stem: golden(open_engine(file, settings)) for stem, file in files.items()
-        }
+        data["golden"] = {stem: golden(open_engine(file, settings)) for stem, file in files.items()}
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(f"{path.name}: golden answers of {', '.join(files)}")
 

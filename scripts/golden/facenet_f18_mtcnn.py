@@ -98,7 +98,9 @@ def run(wheel, data):
         "multiface": [read_rgb(data / "images/multiface.jpg")],
     }
     golden = {"lfw_names": np.array(names)}
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+    )
     with tempfile.TemporaryDirectory() as folder:
         unpack(wheel, folder)
         peer = import_as_v1(Path(folder) / FILES[0])
@@ -113,7 +115,9 @@ def main():
     """Detect everything and write the golden file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", help="facenet-1.0.5-py3-none-any.whl")
-    parser.add_argument("--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder")
+    parser.add_argument(
+        "--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder"
+    )
     args = parser.parse_args()
     if not args.data:
         parser.error("give --data, or set FACENET_TEST_DATA to the test data folder")

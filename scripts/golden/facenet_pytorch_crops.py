@@ -35,9 +35,27 @@ BOXES = np.array(
 # Three sets of five faces: a pick for each rule; a large face of low score; no score above 0.9.
 SELECT_BOXES = np.array(
     [
-        [[5, 5, 125, 115], [140, 90, 200, 160], [10, 150, 40, 190], [250, 20, 310, 100], [90, 130, 130, 175]],
-        [[0, 0, 150, 150], [200, 20, 240, 70], [20, 160, 100, 235], [150, 100, 180, 140], [260, 160, 300, 220]],
-        [[10, 10, 60, 70], [100, 60, 220, 200], [240, 30, 300, 100], [20, 140, 90, 230], [230, 150, 310, 235]],
+        [
+            [5, 5, 125, 115],
+            [140, 90, 200, 160],
+            [10, 150, 40, 190],
+            [250, 20, 310, 100],
+            [90, 130, 130, 175],
+        ],
+        [
+            [0, 0, 150, 150],
+            [200, 20, 240, 70],
+            [20, 160, 100, 235],
+            [150, 100, 180, 140],
+            [260, 160, 300, 220],
+        ],
+        [
+            [10, 10, 60, 70],
+            [100, 60, 220, 200],
+            [240, 30, 300, 100],
+            [20, 140, 90, 230],
+            [230, 150, 310, 235],
+        ],
     ],
     np.float64,
 )
@@ -77,11 +95,21 @@ def selections(picture):
     image = PIL.Image.fromarray(picture)
     points = np.arange(3 * 5 * 10, dtype=np.float64).reshape(3, 5, 5, 2)
     detector = peer.MTCNN(keep_all=True)
-    golden = {"select_boxes": SELECT_BOXES, "select_scores": SELECT_SCORES, "select_landmarks": points}
+    golden = {
+        "select_boxes": SELECT_BOXES,
+        "select_scores": SELECT_SCORES,
+        "select_landmarks": points,
+    }
     for method in METHODS:
-        box, score, landmark = np.full((3, 4), np.nan), np.full(3, np.nan), np.full((3, 5, 2), np.nan)
+        box, score, landmark = (
+            np.full((3, 4), np.nan),
+            np.full(3, np.nan),
+            np.full((3, 5, 2), np.nan),
+        )
         for k in range(3):
-            got = detector.select_boxes(SELECT_BOXES[k], SELECT_SCORES[k], points[k], image, method=method)
+            got = detector.select_boxes(
+                SELECT_BOXES[k], SELECT_SCORES[k], points[k], image, method=method
+            )
             if got[0] is not None:
                 box[k], score[k], landmark[k] = got[0][0], got[1], got[2][0]
         golden |= {f"{method}_box": box, f"{method}_score": score, f"{method}_landmarks": landmark}
@@ -114,7 +142,9 @@ def main():
     torch.set_num_threads(1)
     picture = banded_picture()
     golden = crops(picture) | selections(picture) | standardisations()
-    versions = ["facenet-pytorch 2.6.0"] + [f"{m.__name__} {m.__version__}" for m in (torch, cv2, PIL, np)]
+    versions = ["facenet-pytorch 2.6.0"] + [
+        f"{m.__name__} {m.__version__}" for m in (torch, cv2, PIL, np)
+    ]
     golden["versions"] = np.array(versions)
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(TARGET, **golden)

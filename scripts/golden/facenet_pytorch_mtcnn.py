@@ -72,7 +72,9 @@ def detect_all(detector, prefix, images):
 def main():
     """Detect everything and write the golden file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder")
+    parser.add_argument(
+        "--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     if not args.data:

