@@ -58,7 +58,7 @@ _NAMES = {
 __all__ = sorted([*_NAMES, "__version__"])
 
 if TYPE_CHECKING:
-    from facenet.errors import (
+    from facenet.errors import (  # noqa: I001 - one import per module
         ContractError as ContractError,
         DataError as DataError,
         DigestError as DigestError,

@@ -7,11 +7,10 @@ questions. Photos are whatever `facenet.images.load_image` takes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,14 +20,17 @@ from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesErro
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.embed import Embedder
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
-from facenet.gallery.calibrate import Threshold, decide_threshold
 from facenet.gallery import compare as decisions
+from facenet.gallery.calibrate import Threshold, decide_threshold
 from facenet.gallery.compare import People, Verification
 from facenet.images import is_many, load_image, load_images
 from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER, find_card
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import load_model
 from facenet.types import Face, Faces, FloatArray, ImageArray
+
+Known: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
+"""A folder of people, or name -> photo or photos."""
 
 GROUP = 16
 """Photos that go through detection and embedding together."""
@@ -121,7 +123,7 @@ class Recognizer:
         """
         image = load_image(source, color=color)
         found = self.detector.detect([image])[0]
-        if select and len(found):
+        if select:
             found = select_faces(found, select, (image.shape[1], image.shape[0]))
         name = _name(source)
         if len(found) == 0:
@@ -155,38 +157,45 @@ class Recognizer:
         second = self.face(b, select=select, color=color)
         return decisions.verify(first, second, level)
 
-    def compare(self, sources: Sequence[Any], *, select: str | None = None) -> FloatArray:
-        """Similarity of every photo with every other, one face each: float32 (n, n)."""
-        if len(sources) < 2:
-            raise InputError(f"Comparing needs two photos or more; got {len(sources)}.")
-        rows = np.stack([self.face(source, select=select).embedding for source in sources])
+    def compare(
+        self, sources: Iterable[Any], *, select: str | None = None, color: str = "rgb"
+    ) -> FloatArray:
+        """Similarity of every photo with every other, one face each: float32 (n, n).
+
+        select, color: as in `face`. Raises InputError with fewer than two photos.
+        """
+        photos = _listed(sources)
+        if len(photos) < 2:
+            raise InputError(f"Comparing needs two photos or more; got {len(photos)}.")
+        faces = [self.face(photo, select=select, color=color) for photo in photos]
+        rows = np.array([face.embedding for face in faces], np.float32)
         return vectors.similarity_matrix(rows, rows)
 
-    def enrol(self, known: str | os.PathLike[str] | Mapping[str, Sequence[Any]]) -> Enrolment:
+    def enrol(self, known: Known, *, color: str = "rgb") -> Enrolment:
         """People from a folder (one file or sub-folder each) or from a mapping name -> photos.
 
         A photo that is broken, or without exactly one face, is refused with its reason.
-        Raises InputError when a person is left without a photo.
+        Raises DataError when the folder holds nobody, InputError when a person is left without
+        a photo.
         """
-        folder = isinstance(known, str | os.PathLike)
-        photos: Mapping[str, Sequence[Any]] = read_people(known) if folder else known  # type: ignore[arg-type, assignment]
         people: dict[str, list[Face]] = {}
         refused: list[tuple[str, str]] = []
-        for name, sources in photos.items():
-            people[name] = []
-            for source in sources:
+        for name, photos in _people(known).items():
+            people[name], reasons = [], list[tuple[str, str]]()
+            for photo in photos:
                 try:
-                    people[name].append(self.face(source))
+                    people[name].append(self.face(photo, color=color))
                 except (ImageError, NoFaceError, SeveralFacesError) as error:
-                    refused.append((_name(source), str(error)))
+                    reasons.append((_name(photo), str(error)))
             if not people[name]:
-                reasons = " ".join(reason for _, reason in refused[-len(sources) :])
-                raise InputError(f"{name} has no usable photo. {reasons}".strip())
+                why = " ".join(reason for _, reason in reasons)
+                raise InputError(f"{name} has no usable photo. {why}".strip())
+            refused += reasons
         return Enrolment(People.from_faces(people), tuple(refused))
 
     def identify(
         self,
-        known: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | People,
+        known: Known | People,
         photos: Any,
         *,
         fmr: float | None = None,
@@ -199,7 +208,7 @@ class Recognizer:
         Returns a list of `Identification`, one per face; for a list of photos, a list of lists.
         """
         level = self.threshold(fmr=fmr, threshold=threshold)
-        people = known if isinstance(known, People) else self.enrol(known).people
+        people = known if isinstance(known, People) else self.enrol(known, color=color).people
         found = self.faces(photos, color=color)
         if isinstance(found, Faces):
             return decisions.identify(people, found, level)
@@ -208,7 +217,9 @@ class Recognizer:
     def _embedded(self, images: Sequence[ImageArray]) -> list[Faces]:
         return self.embedder.embed(images, self.detector.detect(images))
 
-    def _each(self, source: Any, color: str, stage: Any) -> Any:
+    def _each(
+        self, source: Any, color: str, stage: Callable[[Sequence[ImageArray]], list[Faces]]
+    ) -> Faces | list[Faces]:
         """Apply a stage to one photo, or to many in groups."""
         if not is_many(source):
             return stage([load_image(source, color=color)])[0]
@@ -222,8 +233,19 @@ class Recognizer:
         return answers + (stage(group) if group else [])
 
 
+def _people(known: Known) -> Mapping[str, Sequence[Any]]:
+    if isinstance(known, str | os.PathLike):
+        return read_people(known)
+    return {name: _listed(photos) for name, photos in known.items()}
+
+
+def _listed(photos: Any) -> list[Any]:
+    """Photos as a list, also a single one."""
+    return list(photos) if is_many(photos) else [photos]
+
+
 def _name(source: Any) -> str:
-    return os.fspath(source) if isinstance(source, str | Path) else "the photo"
+    return str(source) if isinstance(source, str | os.PathLike) else "the photo"
 
 
 @lru_cache(maxsize=4)
@@ -281,6 +303,8 @@ def identify(
     return _recognizer(options).identify(known, photos, fmr=fmr, threshold=threshold, color=color)
 
 
-def compare(sources: Sequence[Any], *, select: str | None = None, **options: Any) -> FloatArray:
+def compare(
+    sources: Iterable[Any], *, select: str | None = None, color: str = "rgb", **options: Any
+) -> FloatArray:
     """Similarity of every photo with every other: float32 (n, n). See `Recognizer.compare`."""
-    return _recognizer(options).compare(sources, select=select)
+    return _recognizer(options).compare(sources, select=select, color=color)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import InputError
+from facenet.faces.bilinear import resize_bilinear
 from facenet.models.card import Preprocess
 from facenet.types import Face, Faces, FloatArray, ImageArray
 
@@ -34,7 +35,8 @@ def template(width: int, height: int) -> NDArray[np.float64]:
     same on both sides, which gives the published 112 high, 96 wide template (x - 8).
     """
     scale = height / 112
-    return TEMPLATE_112 * scale - np.array([(112 * scale - width) / 2, 0.0])
+    shift = np.array([(112 * scale - width) / 2, 0.0])
+    return np.asarray(TEMPLATE_112 * scale - shift)
 
 
 def similarity_transform(
@@ -67,13 +69,14 @@ def similarity_crop(
     """Warp a face so that its five points lie on the template; black outside the photo.
 
     image: uint8 (H, W, 3). landmarks: (5, 2). Returns uint8 (height, width, 3).
-    A face more than twice too large is first reduced by area, so that fine detail does not alias.
+    A face twice too large or more is first reduced by area, to 1 to 1.7 times too large, so that
+    fine detail neither aliases nor blurs.
     """
     import cv2
 
     matrix = similarity_transform(landmarks, template(width, height))
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    reduce = int(0.5 / scale) if scale > 0 else 1
+    reduce = round(0.75 / scale) if scale > 0 else 1
     if reduce >= 2:
         size = (max(1, image.shape[1] // reduce), max(1, image.shape[0] // reduce))
         ratio = np.array([image.shape[1] / size[0], image.shape[0] / size[1]])
@@ -108,20 +111,24 @@ def margin_box(
     return left, top, right, bottom
 
 
-def margin_crop(image: ImageArray, box: tuple[int, int, int, int], size: tuple[int, int]) -> ImageArray:
-    """Cut whole pixels x1 y1 x2 y2 and resize by area (bilinear where it enlarges).
+def margin_crop(
+    image: ImageArray, box: tuple[int, int, int, int], size: tuple[int, int]
+) -> ImageArray:
+    """Cut whole pixels x1 y1 x2 y2 and resize bilinearly as Pillow does, which both systems use
+    for files (facenet-pytorch takes another way for arrays; golden values: `crops_pil`).
 
-    size: width and height of the crop. The aspect ratio is not kept, as in both systems.
+    image: uint8 (H, W, 3). size: width and height of the crop; the aspect ratio is not kept, as
+    in both systems. Returns uint8 (height, width, 3).
     """
-    import cv2
-
     left, top, right, bottom = box
-    part = image[top:bottom, left:right]
-    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return resize_bilinear(image[top:bottom, left:right], *size)
 
 
 def crop_face(image: ImageArray, face: Face, preprocess: Preprocess) -> ImageArray:
-    """The crop that a card asks for: uint8 (height, width, 3) RGB."""
+    """The crop that a card asks for: uint8 (H, W, 3) RGB -> uint8 (height, width, 3) RGB.
+
+    Raises InputError when the box lies outside the photo, or landmarks are needed and missing.
+    """
     size = (preprocess.width, preprocess.height)
     if preprocess.crop == "similarity":
         if face.landmarks is None:
@@ -137,7 +144,10 @@ def crop_face(image: ImageArray, face: Face, preprocess: Preprocess) -> ImageArr
 
 
 def crop_faces(image: ImageArray, faces: Faces, preprocess: Preprocess) -> ImageArray:
-    """All crops of a photo: uint8 (n, height, width, 3) RGB."""
+    """All crops of a photo: uint8 (H, W, 3) RGB -> uint8 (n, height, width, 3) RGB.
+
+    Raises InputError as `crop_face` does.
+    """
     shape = (len(faces), preprocess.height, preprocess.width, 3)
     out = np.empty(shape, np.uint8)
     for row, face in enumerate(faces):

@@ -1,4 +1,7 @@
-"""Box arithmetic of the detectors: float32 (n, 4), x1 y1 x2 y2 in pixels."""
+"""Box arithmetic of the detectors: real arrays (n, 4), x1 y1 x2 y2 in pixels.
+
+Everything is computed in the precision of the boxes, float32 or float64.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from numpy.typing import NDArray
 from facenet.types import FloatArray
 
 Indices = NDArray[np.intp]
+RealArray = NDArray[np.floating]
 
 
 def non_maximum_suppression(
-    boxes: FloatArray,
-    scores: FloatArray,
+    boxes: RealArray,
+    scores: RealArray,
     threshold: float,
     *,
     pixel: float = 0.0,
@@ -29,9 +33,8 @@ def non_maximum_suppression(
     """
     x1, y1, x2, y2 = boxes.T
     area = (x2 - x1 + pixel) * (y2 - y1 + pixel)
-    order = np.argsort(scores, kind="stable")[::-1]
-    if not ties_last:
-        order = np.argsort(-scores, kind="stable")
+    rising = np.argsort(scores if ties_last else -scores, kind="stable")
+    order = rising[::-1] if ties_last else rising
     keep = []
     while order.size:
         best, rest = order[0], order[1:]
@@ -39,11 +42,10 @@ def non_maximum_suppression(
         width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + pixel
         height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + pixel
         shared = np.maximum(width, 0) * np.maximum(height, 0)
-        if smaller:
-            whole = np.minimum(area[best], area[rest])
-        else:
-            whole = area[best] + area[rest] - shared
-        order = rest[~(shared / whole > np.float32(threshold))]
+        both = area[best] + area[rest] - shared
+        whole = np.minimum(area[best], area[rest]) if smaller else both
+        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without any area
+            order = rest[~(shared / whole > threshold)]
     return np.array(keep, np.intp)
 
 
@@ -58,19 +60,18 @@ def overlap(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(shared / np.maximum(whole, 1e-9), np.float32)
 
 
-def squared(boxes: FloatArray) -> FloatArray:
+def squared(boxes: RealArray) -> RealArray:
     """Square boxes of the longer side about the same centres: (n, 4) -> (n, 4)."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     side = np.maximum(width, height)
-    half = np.float32(0.5)
-    left = boxes[:, 0] + width * half - side * half
-    top = boxes[:, 1] + height * half - side * half
+    left = boxes[:, 0] + width * 0.5 - side * 0.5
+    top = boxes[:, 1] + height * 0.5 - side * 0.5
     return np.stack([left, top, left + side, top + side], axis=1)
 
 
-def regressed(boxes: FloatArray, offsets: FloatArray, *, pixel: float) -> FloatArray:
+def regressed(boxes: RealArray, offsets: RealArray, *, pixel: float) -> RealArray:
     """Move each edge by its offset times the box size (+ pixel): (n, 4), (n, 4) -> (n, 4)."""
-    width = boxes[:, 2] - boxes[:, 0] + np.float32(pixel)
-    height = boxes[:, 3] - boxes[:, 1] + np.float32(pixel)
+    width = boxes[:, 2] - boxes[:, 0] + pixel
+    height = boxes[:, 3] - boxes[:, 1] + pixel
     size = np.stack([width, height, width, height], axis=1)
     return boxes + offsets * size

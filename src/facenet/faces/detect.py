@@ -30,7 +30,7 @@ Rule = Callable[[Faces, int, int], FloatArray]
 def _center_weighted(faces: Faces, width: int, height: int) -> FloatArray:
     centers = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     offset = centers - np.array([width / 2, height / 2], np.float32)
-    return faces.areas - CENTER_WEIGHT * np.sum(offset**2, axis=1)
+    return np.asarray(faces.areas - CENTER_WEIGHT * np.sum(offset**2, axis=1), np.float32)
 
 
 def _sure_area(faces: Faces, width: int, height: int) -> FloatArray:

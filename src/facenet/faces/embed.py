@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from facenet import vectors
-from facenet.errors import EngineError, ModelFileError
+from facenet.errors import EngineError, InputError, ModelFileError
 from facenet.faces.align import crop_faces
 from facenet.models.card import ModelCard, Preprocess
 from facenet.models.engine import Engine
@@ -23,7 +23,7 @@ def fixed(pixels: FloatArray) -> FloatArray:
 
 
 def per_image(pixels: FloatArray) -> FloatArray:
-    """facenet's prewhiten: one mean and deviation per picture over all its values.
+    """facenet's prewhiten of float32 (n, H, W, 3): one mean and deviation per picture.
 
     (x - mean) / max(std, 1 / sqrt(N)); the 2017 facenet models.
     """
@@ -31,7 +31,7 @@ def per_image(pixels: FloatArray) -> FloatArray:
     mean = pixels.mean(axis=axes, keepdims=True, dtype=np.float64)
     deviation = pixels.std(axis=axes, keepdims=True, dtype=np.float64)
     count = np.prod(pixels.shape[1:])
-    return ((pixels - mean) / np.maximum(deviation, 1 / np.sqrt(count))).astype(np.float32)
+    return np.asarray((pixels - mean) / np.maximum(deviation, 1 / np.sqrt(count)), np.float32)
 
 
 def insightface(pixels: FloatArray) -> FloatArray:
@@ -75,16 +75,29 @@ class Embedder:
         """Id of the vector space; vectors of another contract are never compared."""
         return self.card.contract + ("+flip" if self.flip else "")
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the engine: "fp32" or "bf16"."""
+        return str(self._engine.describe()["precision"])
+
     def embed(self, images: Sequence[ImageArray], faces: Sequence[Faces]) -> list[Faces]:
         """Add embeddings to the faces of photos, in batches over all of them.
 
         images: uint8 (H, W, 3) RGB. faces: one `Faces` per image. Returns new `Faces`.
+        Raises InputError when a face cannot be cropped, EngineError for an unusable answer.
         """
+        if len(images) != len(faces):
+            raise InputError(
+                f"embed should get one Faces per image; got {len(images)} images and "
+                f"{len(faces)} Faces."
+            )
+        if len(images) == 0:
+            return []
         crops = [
             crop_faces(image, found, self.preprocess)
             for image, found in zip(images, faces, strict=True)
         ]
-        rows = self.embed_crops(np.concatenate(crops)) if crops else self._none()
+        rows = self.embed_crops(np.concatenate(crops))
         ends = np.cumsum([len(found) for found in faces])[:-1]
         parts = np.split(rows, ends)
         return [
@@ -121,5 +134,10 @@ class Embedder:
             raise EngineError(
                 f"{self.card.name} should give {self.card.dimension} values for each of {count} "
                 f"faces; it gave an array of {answer.shape}. Its card does not fit its file."
+            )
+        if not np.all(np.isfinite(answer)):
+            raise EngineError(
+                f"{self.card.name} should give finite numbers; it gave NaN or infinity. Use "
+                'another engine or precision "fp32", and check the file against its digest.'
             )
         return np.asarray(answer, np.float32)

@@ -2,37 +2,47 @@
 
 Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
 Networks" (2016). Two exactness modes reproduce davidsandberg/facenet (2018) and facenet-pytorch
-2.6 to the pixel conventions in which they differ; see docs/detection.md.
+2.6 to the pixel conventions in which they differ; see docs/detection.md. The faces of a picture
+do not depend on the pictures it is detected with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facenet.errors import SettingsError
-from facenet.faces.boxes import non_maximum_suppression, regressed, squared
+from facenet.faces.boxes import Indices, RealArray, non_maximum_suppression, regressed, squared
 from facenet.faces.detect import largest_first
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray, IntArray
 
+Mask = NDArray[np.bool_]
+
 CELL, STRIDE = 12, 2
 """Field of view of P-net and the step between its cells, in pixels of a level."""
+SIDES = {"rnet": 24, "onet": 48}
+"""Side of the crops that a net judges, in pixels."""
 CHUNK = 512
 """Crops that go through R-net or O-net at once: bounds memory (facenet-pytorch#105)."""
+PIXELS = 1 << 23
+"""Pixels of pictures worked on together (one picture may have more): bounds memory as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
     """Where the two systems differ.
 
-    sampler: resampling and padding. level_size: side of a level from picture side and scale.
-    real: arithmetic in which cell corners are divided by the scale and cut to whole pixels.
-    pixel: the +1 of areas in suppression. ties_last: order among equal scores.
+    sampler: resampling and padding. level_size: side of a level from picture side times scale.
+    powers: scales are powers of the factor, not repeated products (they round differently).
+    real: arithmetic of the boxes. pixel: the +1 of areas in suppression.
+    ties_last, by_column: among equal scores the later cell wins, cells counted down the columns;
+    else the earlier one, counted along the rows.
     whole_boxes: R-net and O-net move the box truncated to whole pixels, not the box itself.
     mirror_single: facenet reads the box offsets of a level with a single candidate from the
     mirrored column, a slip of its Matlab port that moves a box now and then.
@@ -40,9 +50,11 @@ class Exactness:
 
     sampler: Callable[[ImageArray], Sampler]
     level_size: Callable[[float], int]
+    powers: bool
     real: type[np.floating]
     pixel: float
     ties_last: bool
+    by_column: bool
     whole_boxes: bool
     mirror_single: bool
 
@@ -51,18 +63,22 @@ EXACTNESS = {
     "facenet-pytorch": Exactness(
         sampler=AreaSampler,
         level_size=lambda side: int(side + 1),
+        powers=False,
         real=np.float32,
         pixel=0.0,
         ties_last=False,
+        by_column=False,
         whole_boxes=False,
         mirror_single=False,
     ),
     "facenet": Exactness(
         sampler=OpenCvSampler,
-        level_size=lambda side: ceil(side),
+        level_size=ceil,
+        powers=True,
         real=np.float64,
         pixel=1.0,
         ties_last=True,
+        by_column=True,
         whole_boxes=True,
         mirror_single=True,
     ),
@@ -85,12 +101,16 @@ class MtcnnSettings:
     exactness: str = "facenet-pytorch"
 
     def __post_init__(self) -> None:
-        if self.min_face_size < 1:
-            raise SettingsError(f"min_face_size should be 1 or more; got {self.min_face_size}.")
-        if len(self.thresholds) != 3 or not all(0 <= t < 1 for t in self.thresholds):
+        if not 1 <= self.min_face_size < inf:
+            raise SettingsError(
+                f"min_face_size should be a number of pixels, 1 or more; got {self.min_face_size}."
+            )
+        thresholds = np.asarray(self.thresholds, np.float64)
+        if thresholds.shape != (3,) or not np.all((thresholds >= 0) & (thresholds < 1)):
             raise SettingsError(
                 f"thresholds should be three numbers from 0 to below 1; got {self.thresholds}."
             )
+        object.__setattr__(self, "thresholds", tuple(thresholds.tolist()))
         if not 0 < self.factor < 1:
             raise SettingsError(f"factor should be between 0 and 1; got {self.factor}.")
         if self.exactness not in EXACTNESS:
@@ -101,17 +121,17 @@ class MtcnnSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Boxes float32 (n, 4) and scores (n,) on their way through the cascade, with the number of
-    the picture each belongs to, int64 (n,), and landmarks float32 (n, 5, 2) at the end."""
+    """Boxes (n, 4) and scores float32 (n,) on their way through the cascade, with the number of
+    the picture each belongs to, int64 (n,), and landmarks (n, 5, 2) at the end."""
 
-    boxes: FloatArray
+    boxes: RealArray
     scores: FloatArray
     image: IntArray
-    landmarks: FloatArray | None = None
+    landmarks: RealArray | None = None
 
-    def take(self, rows: object) -> _Candidates:
-        points = None if self.landmarks is None else self.landmarks[rows]  # type: ignore[index]
-        return _Candidates(self.boxes[rows], self.scores[rows], self.image[rows], points)  # type: ignore[index]
+    def take(self, rows: Indices | Mask) -> _Candidates:
+        points = None if self.landmarks is None else self.landmarks[rows]
+        return _Candidates(self.boxes[rows], self.scores[rows], self.image[rows], points)
 
 
 class Mtcnn:
@@ -128,16 +148,17 @@ class Mtcnn:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
 
         A picture smaller than `min_face_size` has no faces. P-net sees one picture at a time,
-        R-net and O-net the crops of all of them.
+        R-net and O-net the crops of several, up to `PIXELS` of pictures.
         """
+        return [faces for group in _groups(images) for faces in self._together(group)]
+
+    def _together(self, images: Sequence[ImageArray]) -> list[Faces]:
         samplers = [self._rules.sampler(image) for image in images]
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         found = [
             self._propose(sampler, size, number)
             for number, (sampler, size) in enumerate(zip(samplers, sizes, strict=True))
         ]
-        if not found:
-            return []
         candidates = _joined(found)
         candidates = self._refine(candidates, samplers, sizes)
         candidates = self._output(candidates, samplers, sizes)
@@ -146,36 +167,42 @@ class Mtcnn:
     def _propose(self, sampler: Sampler, size: tuple[int, int], number: int) -> _Candidates:
         """P-net over the pyramid of one picture."""
         found = [self._level(sampler, size, scale) for scale in self._scales(size)]
-        boxes = np.concatenate([np.zeros((0, 9), np.float32), *found])
-        keep = self._suppress(boxes[:, :4], boxes[:, 8], 0.7)
-        boxes = boxes[keep]
-        moved = squared(regressed(boxes[:, :4], boxes[:, 4:8], pixel=0.0))
-        return _Candidates(moved, boxes[:, 8], np.full(len(boxes), number, np.int64))
+        cells = np.concatenate([np.zeros((0, 9), self._rules.real), *found])
+        scores = cells[:, 8].astype(np.float32)
+        keep = self._suppress(cells[:, :4], scores, 0.7)
+        boxes = squared(regressed(cells[keep, :4], cells[keep, 4:8], pixel=0.0))
+        return _Candidates(boxes, scores[keep], np.full(len(keep), number, np.int64))
 
     def _scales(self, size: tuple[int, int]) -> list[float]:
-        scales, scale = [], CELL / self.settings.min_face_size
-        side = min(size) * scale
+        """Scales of the pyramid, the largest first; a level has at least one cell."""
+        factor, first = self.settings.factor, CELL / self.settings.min_face_size
+        scales, scale = [], first
+        side = min(size) * first
         while side >= CELL:
             scales.append(scale)
-            scale *= self.settings.factor
-            side *= self.settings.factor
+            scale = first * factor ** len(scales) if self._rules.powers else scale * factor
+            side *= factor
         return scales
 
-    def _level(self, sampler: Sampler, size: tuple[int, int], scale: float) -> FloatArray:
-        """Cells of one level over the threshold: float32 (n, 9), box + offsets + score."""
+    def _level(self, sampler: Sampler, size: tuple[int, int], scale: float) -> RealArray:
+        """Cells of one level that reach the threshold: (n, 9), box + offsets + score."""
         height, width = (self._rules.level_size(side * scale) for side in size)
         pixels = _standardised(sampler.level(height, width)[None])
         answer = self._engines["pnet"].run({"image": pixels})
         score, offset = answer["score"][0], answer["offset"][0]
-        rows, columns = np.nonzero(score >= self.settings.thresholds[0])
+        reached = score >= self.settings.thresholds[0]
+        if self._rules.by_column:
+            columns, rows = np.nonzero(reached.T)
+        else:
+            rows, columns = np.nonzero(reached)
         real = self._rules.real
         first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
-        corners = [np.floor((first + real(edge)) / real(scale)) for edge in (1, CELL)]
+        corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
         scores = score[rows, columns]
         if self._rules.mirror_single and len(rows) == 1:
             offset = offset[:, :, ::-1]
         moves = offset[:, rows, columns].T
-        cells = np.concatenate([*corners, moves, scores[:, None]], axis=1).astype(np.float32)
+        cells = np.concatenate([*corners, moves, scores[:, None]], axis=1).astype(real)
         return cells[self._suppress(cells[:, :4], scores, 0.5)]
 
     def _refine(
@@ -201,9 +228,11 @@ class Mtcnn:
         extent = candidates.boxes[:, None, 2:] - corner + 1
         points = answer["landmark"][passed].reshape(-1, 2, 5).transpose(0, 2, 1)
         boxes = regressed(candidates.boxes, answer["offset"][passed], pixel=1.0)
-        landmarks = (extent * points + corner - 1).astype(np.float32)
+        landmarks = extent * points + corner - 1
         final = _Candidates(boxes, candidates.scores, candidates.image, landmarks)
-        return final.take(self._per_image(final, _suppress_inner))
+        final = final.take(self._per_image(final, _suppress_inner))
+        first_pixel = final.boxes + np.array([1, 1, 0, 0], self._rules.real)
+        return final.take(_touches(first_pixel, np.array(sizes)[final.image]))
 
     def _judge(
         self,
@@ -213,38 +242,43 @@ class Mtcnn:
         sizes: list[tuple[int, int]],
     ) -> tuple[_Candidates, dict[str, FloatArray]]:
         """Run R-net or O-net on the crops of the candidates, in bounded chunks."""
-        engine = self._engines[net]
-        side = int(engine.inputs["image"][-1] or 0)
+        usable = _touches(candidates.boxes, np.array(sizes)[candidates.image])
+        candidates = candidates.take(usable)
         boxes = np.trunc(candidates.boxes).astype(np.int64)
-        usable = _touches(boxes, np.array(sizes)[candidates.image])
-        candidates, boxes = candidates.take(usable), boxes[usable]
         parts = []
-        for start in range(0, max(len(boxes), 1), CHUNK):
+        for start in range(0, len(boxes), CHUNK):
             rows = slice(start, start + CHUNK)
-            crops = _crops(samplers, candidates.image[rows], boxes[rows], side)
-            parts.append(engine.run({"image": _standardised(crops)}) if len(crops) else None)
-        answer = _stacked([part for part in parts if part])
-        judged = boxes.astype(np.float32) if self._rules.whole_boxes else candidates.boxes
+            crops = _crops(samplers, candidates.image[rows], boxes[rows], SIDES[net])
+            parts.append(self._run(net, crops))
+        answer = _stacked(parts)
+        whole = boxes.astype(self._rules.real)
+        judged = whole if self._rules.whole_boxes else candidates.boxes
         return _Candidates(judged, answer["score"], candidates.image), answer
 
-    def _suppress(self, boxes: FloatArray, scores: FloatArray, threshold: float) -> IntArray:
+    def _run(self, net: str, crops: FloatArray) -> dict[str, FloatArray]:
+        """Judge crops, one alone as two: a runtime may add up a single row in another order."""
+        pair = np.repeat(crops, 2, axis=0) if len(crops) == 1 else crops
+        answer = self._engines[net].run({"image": _standardised(pair)})
+        return {name: values[: len(crops)] for name, values in answer.items()}
+
+    def _suppress(self, boxes: RealArray, scores: FloatArray, threshold: float) -> Indices:
         rules = self._rules
         return non_maximum_suppression(
             boxes, scores, threshold, pixel=rules.pixel, ties_last=rules.ties_last
         )
 
     def _per_image(
-        self, candidates: _Candidates, keep: Callable[[_Candidates], IntArray]
-    ) -> IntArray:
+        self, candidates: _Candidates, keep: Callable[[_Candidates], Indices]
+    ) -> Indices:
         """Row numbers kept when `keep` looks at each picture by itself."""
-        kept = [np.zeros(0, np.int64)]
+        kept = [np.zeros(0, np.intp)]
         for number in np.unique(candidates.image):
             rows = np.flatnonzero(candidates.image == number)
             kept.append(rows[keep(candidates.take(rows))])
         return np.concatenate(kept)
 
 
-def _suppress_inner(candidates: _Candidates) -> IntArray:
+def _suppress_inner(candidates: _Candidates) -> Indices:
     return non_maximum_suppression(
         candidates.boxes, candidates.scores, 0.7, pixel=1.0, smaller=True, ties_last=True
     )
@@ -265,11 +299,30 @@ def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int)
     return out
 
 
-def _touches(boxes: IntArray, sizes: IntArray) -> object:
-    """Which 1-based inclusive boxes hold a pixel of their picture (height, width)."""
-    left, top = np.maximum(boxes[:, 0], 1), np.maximum(boxes[:, 1], 1)
-    right, bottom = np.minimum(boxes[:, 2], sizes[:, 1]), np.minimum(boxes[:, 3], sizes[:, 0])
-    return (right >= left) & (bottom >= top)
+def _touches(boxes: RealArray, sizes: IntArray) -> Mask:
+    """Which boxes, truncated, hold a pixel of their picture (height, width); both ends count.
+
+    As MTCNN cuts crops, the first pixel has the number 1.
+    """
+    whole = np.trunc(boxes)
+    first = np.maximum(whole[:, :2], 1)
+    last = np.minimum(whole[:, 2:], sizes[:, ::-1])
+    return np.asarray(np.all(last >= first, axis=1))
+
+
+def _groups(images: Sequence[ImageArray]) -> Iterator[list[ImageArray]]:
+    """The pictures in order, cut where one more would make a group larger than `PIXELS`."""
+    group: list[ImageArray] = []
+    pixels = 0
+    for image in images:
+        size = image.shape[0] * image.shape[1]
+        if group and pixels + size > PIXELS:
+            yield group
+            group, pixels = [], 0
+        group.append(image)
+        pixels += size
+    if group:
+        yield group
 
 
 def _stacked(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:

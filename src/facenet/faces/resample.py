@@ -42,7 +42,7 @@ class AreaSampler:
         import cv2
 
         self._height, self._width = image.shape[:2]
-        self._sums: NDArray[np.int32] = cv2.integral(image, sdepth=cv2.CV_32S)
+        self._sums = np.asarray(cv2.integral(image, sdepth=cv2.CV_32S), np.int32)
 
     def level(self, height: int, width: int) -> FloatArray:
         """The whole picture at another size: float32 (height, width, 3)."""
@@ -51,21 +51,22 @@ class AreaSampler:
         rows = self._sums[bottom[0]] - self._sums[top[0]]
         total = rows[:, right[0]] - rows[:, left[0]]
         area = (bottom - top)[0][:, None] * (right - left)[0][None, :]
-        return total.astype(np.float32) / area[:, :, None].astype(np.float32)
+        return _mean(total, area)
 
     def crops(self, boxes: IntArray, side: int) -> FloatArray:
-        """Boxes as squares, cut at the borders; boxes must touch the picture."""
+        """Boxes int64 (n, 4) as float32 (n, side, side, 3), cut at the borders.
+
+        Every box must touch the picture.
+        """
         x = np.maximum(boxes[:, 0], 1) - 1
         y = np.maximum(boxes[:, 1], 1) - 1
         width = np.minimum(boxes[:, 2], self._width) - x
         height = np.minimum(boxes[:, 3], self._height) - y
-        top, bottom = (edge + y[:, None] for edge in _cells(height, side))
-        left, right = (edge + x[:, None] for edge in _cells(width, side))
-        top, bottom, left, right = top[:, :, None], bottom[:, :, None], left[:, None], right[:, None]
+        top, bottom = ((edge + y[:, None])[:, :, None] for edge in _cells(height, side))
+        left, right = ((edge + x[:, None])[:, None, :] for edge in _cells(width, side))
         sums = self._sums
         total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        area = (bottom - top) * (right - left)
-        return total.astype(np.float32) / area[..., None].astype(np.float32)
+        return _mean(total, (bottom - top) * (right - left))
 
 
 class OpenCvSampler:
@@ -85,14 +86,18 @@ class OpenCvSampler:
         return scaled.astype(np.float32)
 
     def crops(self, boxes: IntArray, side: int) -> FloatArray:
-        """Boxes as squares, zero outside the picture."""
+        """Boxes int64 (n, 4) as float32 (n, side, side, 3), zero outside the picture."""
         import cv2
 
         out = np.empty((len(boxes), side, side, 3), np.float32)
         for row, box in enumerate(boxes):
             crop = _zero_padded(self._image, box)
-            cv2.resize(crop, (side, side), dst=out[row], interpolation=cv2.INTER_AREA)
+            out[row] = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
         return out
+
+
+def _mean(total: NDArray[np.int32], area: IntArray) -> FloatArray:
+    return np.asarray(total.astype(np.float32) / area[..., None].astype(np.float32))
 
 
 def _cells(sizes: IntArray, count: int) -> tuple[IntArray, IntArray]:

@@ -1,8 +1,9 @@
 """Thresholds and their false-match rates, read from the table of a model's card.
 
 FMR(t) = share of non-mated pairs with similarity >= t (ISO/IEC 19795-1). The table holds counts;
-between its rows the count is interpolated on a logarithmic scale. Where the table saw nothing,
-the rule of three gives an upper bound: 3 / pairs.
+between its rows the count is interpolated on a logarithmic scale, before the first row up to all
+pairs at a similarity of -1. Where the table saw nothing, the rule of three gives an upper bound:
+3 / pairs.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facenet.errors import SettingsError
 from facenet.models.card import FmrTable, ModelCard
 
 DEFAULT_FMR = 1e-4
 """False-match rate of the default threshold: one wrong match in ten thousand comparisons."""
+SLACK = 1e-12
+"""Taken off the logarithm of a wanted count, so that rounding never gives a rate above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +31,33 @@ class Threshold:
 
 
 def false_match_rate(table: FmrTable, similarity: float) -> float:
-    """Estimated share of non-mated pairs at or above a similarity; never below 3 / pairs."""
-    count = 10 ** float(np.interp(similarity, table.similarity, _log_counts(table)))
+    """Estimated share of non-mated pairs at or above a similarity; never below 3 / pairs.
+
+    Above the last row of the table it is the rate of that row.
+    """
+    count = 10 ** float(np.interp(similarity, *_curve(table)))
     return min(1.0, max(count, 3.0) / table.pairs)
+
+
+def lowest_fmr(table: FmrTable) -> float:
+    """The lowest rate a table can speak of: 3 / pairs, or the rate of its last row."""
+    return max(3, table.false_matches[-1]) / table.pairs
 
 
 def similarity_at(table: FmrTable, fmr: float) -> float:
     """The lowest similarity whose false-match rate is at most `fmr`.
 
-    Raises SettingsError for a rate below what the pairs of the table can support.
+    Raises SettingsError for a rate below `lowest_fmr`.
     """
-    lowest = 3 / table.pairs
+    lowest = lowest_fmr(table)
     if not lowest <= fmr < 1:
         raise SettingsError(
-            f"fmr should be from {lowest:.1g} to below 1; got {fmr:g}. The table rests on "
+            f"fmr should be from {lowest:.2g} to below 1; got {fmr:g}. The table rests on "
             f"{table.pairs:,} pairs of {table.dataset}, which say nothing about rarer matches."
         )
-    logs = _log_counts(table)
-    wanted = np.log10(fmr * table.pairs)
-    if wanted >= logs[0]:
-        return table.similarity[0]
-    return float(np.interp(-wanted, -logs, table.similarity))
+    similarities, logs = _curve(table)
+    wanted = np.log10(fmr * table.pairs) - SLACK
+    return float(np.interp(-wanted, -logs, similarities))
 
 
 def decide_threshold(
@@ -69,13 +79,20 @@ def decide_threshold(
             f"{card.name} has no table of false-match rates, so its threshold is not known. "
             "Give threshold, or measure the table with `facenet evaluate fmr`."
         )
-    similarity = similarity_at(card.fmr, DEFAULT_FMR if fmr is None else fmr)
-    return Threshold(similarity, false_match_rate(card.fmr, similarity))
+    rate = DEFAULT_FMR if fmr is None else fmr
+    return Threshold(similarity_at(card.fmr, rate), rate)
 
 
-def _log_counts(table: FmrTable) -> np.ndarray:
-    """log10 of the counts, strictly falling: rows without a match fall below one match."""
+def _curve(table: FmrTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Similarities from -1 on, and log10 of the counts, strictly falling.
+
+    Rows without a match fall below one match; equal counts fall by a hair, so that the lowest
+    of their similarities answers for the count.
+    """
+    similarity = np.array(table.similarity, np.float64)
     counts = np.array(table.false_matches, np.float64)
-    empty = np.cumsum(counts == 0)
-    logs = np.log10(np.maximum(counts, 0.5)) - empty
-    return np.asarray(logs - 1e-9 * np.arange(len(logs)))
+    if similarity[0] > -1:
+        similarity = np.concatenate([[-1.0], similarity])
+        counts = np.concatenate([[table.pairs], counts])
+    logs = np.log10(np.maximum(counts, 0.5)) - np.cumsum(counts == 0)
+    return similarity, logs - 1e-9 * np.arange(len(logs))

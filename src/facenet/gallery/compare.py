@@ -47,7 +47,7 @@ class Identification:
     best_candidate: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: box, detection_score, person, similarity, threshold, fmr, best_candidate."""
+        """Plain values: box, detection_score, and the fields after `face`."""
         face = self.face.to_dict()
         return {
             "box": face["box"],
@@ -64,7 +64,7 @@ class Identification:
 class People:
     """Known people: names, one per vector, and unit vectors float32 (n, d) of one contract.
 
-    A person may have several vectors; the best of them counts.
+    A person may have several vectors; the best of them counts. The array is copied, read-only.
     """
 
     names: tuple[str, ...]
@@ -74,11 +74,14 @@ class People:
     def __post_init__(self) -> None:
         if len(self.names) == 0:
             raise InputError("Known people should be at least one; got none.")
-        if np.shape(self.embedding)[:1] != (len(self.names),):
+        rows = np.array(self.embedding, np.float32)
+        if rows.ndim != 2 or len(rows) != len(self.names):
             raise InputError(
                 f"Known people should have one vector per name; got {len(self.names)} names and "
-                f"vectors of the shape {np.shape(self.embedding)}."
+                f"vectors of the shape {rows.shape}."
             )
+        rows.setflags(write=False)
+        object.__setattr__(self, "embedding", rows)
 
     @classmethod
     def from_faces(cls, people: Mapping[str, Sequence[Face]]) -> People:
@@ -86,10 +89,13 @@ class People:
         rows = [(name, face) for name, faces in people.items() for face in faces]
         if not rows:
             raise InputError("Known people should be at least one; got none.")
+        embedding: list[FloatArray] = []
         for name, face in rows:
             require_contract(rows[0][1].contract, face.contract, f"the face of {name}")
-        embedding = np.stack([np.asarray(face.embedding, np.float32) for _, face in rows])
-        return cls(tuple(name for name, _ in rows), embedding, str(rows[0][1].contract))
+            if face.embedding is None:
+                raise InputError(f"The face of {name} should have an embedding; embed it first.")
+            embedding.append(face.embedding)
+        return cls(tuple(name for name, _ in rows), np.stack(embedding), str(rows[0][1].contract))
 
 
 def verify(a: Face, b: Face, threshold: Threshold) -> Verification:

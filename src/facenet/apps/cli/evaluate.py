@@ -7,42 +7,36 @@ from typing import Annotated
 
 import typer
 
-from facenet.apps.cli.flags import (
-    Detection,
-    Embedding,
-    Output,
-    Running,
-    command,
-    open_recognizer,
-)
+from facenet.apps.cli.flags import Output, Recognition, command
 from facenet.apps.cli.outlet import bar, note, print_json
 
-app = typer.Typer(help="Evaluation: accuracy and false-match rates, with their protocol.")
+app = typer.Typer(help="Accuracy and false-match rates on a data set.", no_args_is_help=True)
 
-SELECT = "With several faces in a picture: the rule that chooses."
+SELECT = (
+    "With several faces in a picture: center_weighted_size, largest, probability or "
+    "largest_over_threshold."
+)
 Select = Annotated[str, typer.Option(help=SELECT)]
 
 
 @app.command()
 @command
 def lfw(
-    images: Annotated[Path, typer.Option(help="Folder Name/Name_0001.jpg.")],
+    images: Annotated[Path, typer.Option(help="Folder of Name/Name_0001.jpg.")],
     pairs: Annotated[Path, typer.Option(help="The pairs file, pairs.txt.")],
-    detection: Detection,
-    running: Running,
-    embedding: Embedding,
     output: Output,
+    recognition: Recognition,
     select: Select = "center_weighted_size",
 ) -> int:
-    """Accuracy on Labeled Faces in the Wild: 10 folds, facenet's protocol.
+    """Accuracy on Labeled Faces in the Wild.
 
-    A pair of which a picture is missing or has no face counts as "different".
+    facenet's protocol, 10 folds. A pair of which a picture is missing or has no face counts as
+    "different".
     """
     from facenet.apps.jobs.lfw import evaluate_lfw
 
-    recognizer = open_recognizer(detection, running, embedding)
     with bar("pictures") as done:
-        report = evaluate_lfw(images, pairs, recognizer, select=select, done=done)
+        report = evaluate_lfw(images, pairs, recognition.recognizer(), select=select, done=done)
     for problem in report.problems:
         note(problem)
     print_json(report.to_dict()) if output.json else print(report.sentence())
@@ -53,22 +47,24 @@ def lfw(
 @command
 def fmr(
     images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
-    detection: Detection,
-    running: Running,
-    embedding: Embedding,
     output: Output,
+    recognition: Recognition,
     select: Select = "center_weighted_size",
-    dataset: Annotated[str | None, typer.Option(help="Its name in the table [default: folder]")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Its name in the table.  [default: the folder's]")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Card (JSON) to write the table into.")] = None,
 ) -> int:
-    """Count false matches: every picture against every picture of another person."""
-    from facenet.apps.jobs.falsematch import measure_table, table_text, write_table
+    """Count the false matches at each similarity.
 
-    recognizer = open_recognizer(detection, running, embedding)
+    Every picture against every picture of another person.
+    """
+    from facenet.apps.jobs.falsematch import measure_table, require_card, table_text, write_table
+
+    require_card(card)
+    recognizer, name = recognition.recognizer(), dataset or images.resolve().name
     with bar("pictures") as done:
-        table, problems = measure_table(
-            images, recognizer, dataset=dataset or images.name, select=select, done=done
-        )
+        table, problems = measure_table(images, recognizer, dataset=name, select=select, done=done)
     for problem in problems:
         note(problem)
     if card:

@@ -10,72 +10,69 @@ import typer
 
 from facenet.apps.cli.flags import (
     Detection,
-    Embedding,
     Output,
     Places,
-    Running,
+    Recognition,
     command,
     flag,
-    open_recognizer,
     parse_size,
 )
-from facenet.apps.cli.outlet import bar, note, print_json, print_rows
+from facenet.apps.cli.outlet import bar, note, note_faceless, print_faces, print_json
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.align_one import AlignSettings
 
-Draw = Annotated[Path | None, typer.Option(help="Write annotated copies into this folder.")]
-
 
 @command
 def detect(
-    paths: Places, detection: Detection, running: Running, output: Output, draw: Draw = None
+    paths: Places,
+    output: Output,
+    detection: Detection,
+    draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
 ) -> int:
-    """Find the faces of photos: box, score and five landmarks of each.
+    """Find the faces of photos: box, score, five landmarks.
 
-    Prints CSV, or JSON with --json. Boxes are x1 y1 x2 y2 in pixels of the upright photo.
+    Prints CSV, or JSON with --json: photo, box, detection_score, landmarks. Boxes are x1 y1 x2
+    y2 in pixels of the upright photo. A photo without a face is no error.
     """
-    from facenet.apps.jobs.photos import draw_answer, find_photos, look
+    from facenet.apps.jobs.photos import face_rows, find_photos
 
-    rows, problems = [], 0
-    recognizer = open_recognizer(detection, running)
+    photos, recognizer = find_photos(paths), detection.recognizer()
     with bar("photos") as done:
-        for answer in look(find_photos(paths), recognizer.detect, done):
-            problems += _told(answer.problem)
-            rows += [{"photo": str(answer.photo.path), **face.to_dict()} for face in answer.faces]
-            if draw and answer.problem is None:
-                draw_answer(answer, [""] * len(answer.faces), draw)
-    columns = ["photo", "box", "detection_score", "landmarks"]
-    print_json(rows) if output.json else print_rows(rows, columns)
-    if not rows:
-        note("No face was found.")
-    return 2 if problems else 0
+        found = face_rows(
+            photos,
+            recognizer.detect,
+            lambda faces: [(face.to_dict(), "") for face in faces],
+            draw=draw,
+            done=done,
+        )
+    print_faces(found, ("photo", "box", "detection_score", "landmarks"), output.json)
+    return 2 if found.problems else 0
 
 
 @command
 def embed(
     paths: Places,
     out: Annotated[Path, typer.Option(help="File to write: NAME.npz")],
-    detection: Detection,
-    running: Running,
-    embedding: Embedding,
     output: Output,
+    recognition: Recognition,
 ) -> int:
-    """Write the unit vectors of all faces of photos to a NumPy file.
+    """Write the vectors of all faces of photos to a file.
 
-    Arrays: embeddings (n, d), photos (n), boxes (n, 4) and contract, the id of the vector space.
+    NumPy arrays: embeddings (n, d), of length one, photos (n), boxes (n, 4) and contract, the id
+    of the vector space. A photo without a face is no error.
     """
     from facenet.apps.jobs.embeddings import write_embeddings
 
-    recognizer = open_recognizer(detection, running, embedding)
     with bar("photos") as done:
-        summary = write_embeddings(paths, out, recognizer, done)
-    for problem in summary.problems:
-        note(problem)
+        summary = write_embeddings(paths, out, recognition.recognizer(), done=done)
     if output.json:
         print_json(summary.to_dict())
     else:
         print(f"{summary.faces} faces of {summary.photos} photos -> {out}")
+    note_faceless(summary.faceless)
+    for problem in summary.problems:
+        note(problem)
     return 2 if summary.problems else 0
 
 
@@ -97,30 +94,30 @@ class Cropping:
 def align(
     source: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
     target: Annotated[Path, typer.Argument(help="Folder for the crops.")],
+    output: Output,
     cropping: Cropping,
     detection: Detection,
-    running: Running,
-    output: Output,
-    workers: Annotated[int, typer.Option(help="Processes; 0 = all cores granted.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 = all cores granted.", min=0)] = 0,
 ) -> int:
-    """Cut the faces out of a data set, mirroring its folders; run again to go on.
+    """Cut the faces out of a data set, mirroring its folders.
 
-    Crops that exist are skipped. TARGET/bounding_boxes.txt lists the crops and their boxes.
+    Run again to go on: crops that exist are skipped. TARGET/bounding_boxes.txt lists the crops
+    and their boxes. A picture without a face is no error; one that cannot be read makes the exit
+    code 2 at the end.
     """
     from facenet.apps.jobs.align import align_folder
 
-    settings = align_settings(cropping, detection, running)
+    settings = align_settings(cropping, detection)
     with bar("pictures") as done:
         summary = align_folder(source, target, settings, workers=workers, done=done)
+    print_json(summary.to_dict()) if output.json else print(summary.sentence())
+    note_faceless(summary.without_face)
     for problem in summary.unreadable:
         note(problem)
-    for path in summary.without_face:
-        note(f"No face was found in {path}.")
-    print_json(summary.to_dict()) if output.json else print(summary.sentence())
-    return 0
+    return 2 if summary.unreadable else 0
 
 
-def align_settings(cropping: Cropping, detection: Detection, running: Running) -> AlignSettings:
+def align_settings(cropping: Cropping, detection: Detection) -> AlignSettings:
     """The flags of `align` as its settings."""
     from facenet.apps.jobs.align_one import AlignSettings
 
@@ -133,13 +130,7 @@ def align_settings(cropping: Cropping, detection: Detection, running: Running) -
         select=cropping.select,
         format=cropping.format,
         detector=detection.detector,
-        engine=running.engine,
-        device=running.device,
+        engine=detection.engine,
+        device=detection.device,
         detection=detection.settings(),
     )
-
-
-def _told(problem: str | None) -> int:
-    if problem:
-        note(problem)
-    return 1 if problem else 0

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from facenet.apps.cli.outlet import note
 from facenet.errors import FacenetError, SettingsError
 
 if TYPE_CHECKING:
     from facenet.faces.mtcnn import MtcnnSettings
     from facenet.recognizer import Recognizer
+
+ERROR, STOPPED, READER_LEFT = 2, 130, 141
+"""Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
+
+Places = Annotated[
+    list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO")
+]
+"""The argument of commands that take photos."""
 
 
 def flag(default: Any, text: str) -> Any:
@@ -29,14 +40,33 @@ def flag(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """How answers are printed."""
+
+    json: bool = flag(False, "Print JSON instead of CSV or text.")
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """When two faces match."""
+
+    fmr: float | None = flag(None, "False-match rate to decide at.  [default: 1e-4]")
+    threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
-    """How faces are found."""
+    """How faces are found, and what runs the graphs."""
 
     detector: str = flag("mtcnn", "Detector, see `facenet models list`.")
     min_face_size: int = flag(20, "Smallest face looked for, in pixels.")
     thresholds: str = flag("0.6,0.7,0.7", "Scores that P-, R- and O-net must reach.")
     factor: float = flag(0.709, "Ratio of one pyramid level to the one before.")
     exactness: str = flag("facenet-pytorch", "Whose pixel conventions: facenet-pytorch or facenet.")
+    engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
+    device: str | None = flag(
+        None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"
+    )
 
     def settings(self) -> MtcnnSettings:
         """The options of MTCNN."""
@@ -55,63 +85,38 @@ class Detection:
             exactness=self.exactness,
         )
 
+    def options(self) -> dict[str, Any]:
+        """The options of `Recognizer`."""
+        named = {name: getattr(self, name) for name in ("detector", "engine", "device")}
+        return {**named, "detection": self.settings()}
+
+    def recognizer(self) -> Recognizer:
+        """A recognizer with these options."""
+        from facenet.recognizer import Recognizer
+
+        return Recognizer(**self.options())
+
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What runs the graphs."""
-
-    engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
-    device: str | None = flag(None, "Device: cpu, cuda, coreml, gpu, npu [default: FACENET_DEVICE]")
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """How faces become vectors."""
+class Recognition(Detection):
+    """How faces are found and become vectors."""
 
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
     precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
     flip: bool = flag(False, "Average with the mirrored face: slower, a little better.")
 
-
-@dataclass(frozen=True, slots=True)
-class Deciding:
-    """When two faces match."""
-
-    fmr: float | None = flag(None, "False-match rate to decide at [default: 1e-4]")
-    threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How answers are printed."""
-
-    json: bool = flag(False, "Print JSON instead of CSV or text.")
+    def options(self) -> dict[str, Any]:
+        """The options of `Recognizer`."""
+        named = {name: getattr(self, name) for name in ("model", "precision", "flip")}
+        return {**Detection.options(self), **named}
 
 
 def parse_size(size: str) -> tuple[int, int]:
     """Width and height from "112" or "96x112". Raises SettingsError."""
     sides = size.lower().split("x")
-    if len(sides) > 2 or not all(side.isdigit() for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 6 for side in sides):
         raise SettingsError(f"size should be a number or WIDTHxHEIGHT; got {size!r}.")
     return int(sides[0]), int(sides[-1])
-
-
-def open_recognizer(
-    detection: Detection, running: Running, embedding: Embedding | None = None
-) -> Recognizer:
-    """A recognizer with the options of a command."""
-    from facenet.recognizer import Recognizer
-
-    embedding = embedding or Embedding()
-    return Recognizer(
-        model=embedding.model,
-        detector=detection.detector,
-        engine=running.engine,
-        device=running.device,
-        precision=embedding.precision,
-        flip=embedding.flip,
-        detection=detection.settings(),
-    )
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,16 +127,15 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(**values: Any) -> None:
         for name, kind in groups.items():
-            chosen = {f.name: values.pop(f.name) for f in fields(kind)}
-            values[name] = kind(**chosen)
-        _run(function, values)
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        raise typer.Exit(_run(function, values))
 
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        kind = hints[parameter.name]
-        known = parameter.name in groups
-        parameters += _options(kind) if known else [parameter.replace(annotation=kind)]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    own = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in groups
+    ]
+    parameters = own + [option for kind in groups.values() for option in _options(kind)]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     del wrapper.__dict__["__wrapped__"]
@@ -143,34 +147,40 @@ def _is_settings(kind: Any) -> bool:
 
 
 def _options(kind: Any) -> list[inspect.Parameter]:
+    """A keyword parameter per field; one that is false or true becomes a flag without --no-."""
     hints = get_type_hints(kind)
     parameters = []
     for entry in fields(kind):
-        default = None if entry.default is MISSING else entry.default
-        option = typer.Option(help=entry.metadata["help"])
-        annotation = Annotated[hints[entry.name], option]
-        parameters.append(
-            inspect.Parameter(
-                entry.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=annotation,
-            )
-        )
+        hint: Any = hints[entry.name]
+        names = (f"--{entry.name.replace('_', '-')}",) if hint is bool else ()
+        annotation = Annotated[hint, typer.Option(*names, help=entry.metadata["help"])]
+        kept = inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default)
+        parameters.append(kept.replace(annotation=annotation))
     return parameters
 
 
-def _run(function: Callable[..., Any], values: dict[str, Any]) -> None:
+def _run(function: Callable[..., int], values: dict[str, Any]) -> int:
+    """Call a command; its exit code, or that of what went wrong."""
     try:
         code = function(**values)
+        sys.stdout.flush()
+        return code
     except FacenetError as error:
-        print(f"facenet: {error}", file=sys.stderr)
-        code = 2
+        note(str(error))
+        return ERROR
     except KeyboardInterrupt:
-        print("facenet: stopped; what was finished is kept.", file=sys.stderr)
-        code = 130
-    raise typer.Exit(code or 0)
+        note("stopped.")
+        return STOPPED
+    except BrokenPipeError:
+        _discard_output()
+        return READER_LEFT
+    except OSError as error:
+        note(f"Cannot write the answer: {error.strerror or error}.")
+        _discard_output()
+        return ERROR
 
 
-Places = Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")]
-"""The argument of commands that take photos."""
+def _discard_output() -> None:
+    """Let what is left in the buffer of stdout go nowhere, or Python complains when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

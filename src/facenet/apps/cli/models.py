@@ -11,15 +11,17 @@ import typer
 from facenet.apps.cli.flags import Output, command, flag, parse_size
 from facenet.apps.cli.outlet import fetch_bar, note, print_json, print_rows
 
-app = typer.Typer(help="The models: what there is, what is here, fetch, check, import.")
+app = typer.Typer(help="The models: list, show, fetch, check, import.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Model name or alias, see `facenet models list`.")]
+Name = Annotated[
+    str, typer.Argument(help="Model name or alias, see `facenet models list`.", metavar="NAME")
+]
 
 
 @app.command("list")
 @command
 def list_models(output: Output) -> int:
-    """List every model: name, kind, whether it is here, size, licence."""
+    """List the models: name, kind, here or not, licence."""
     from facenet.apps.jobs.modelroom import overview
 
     rows = overview()
@@ -31,14 +33,18 @@ def list_models(output: Output) -> int:
 @app.command()
 @command
 def show(name: Name, output: Output) -> int:
-    """Show the card of a model: origin, licence, preprocessing, figures, false-match rates."""
+    """Show the card of a model.
+
+    Origin, licence, preprocessing, figures, false-match rates.
+    """
     from facenet.apps.jobs.modelroom import card_text
     from facenet.models.catalog import find_card
 
     card = find_card(name)
-    print_json({**card.to_dict(), "contract": card.contract}) if output.json else print(
-        card_text(card)
-    )
+    if output.json:
+        print_json({**card.to_dict(), "contract": card.contract})
+    else:
+        print(card_text(card))
     return 0
 
 
@@ -74,7 +80,10 @@ def check(
     output: Output,
     names: Annotated[list[str] | None, typer.Argument(help="Models; none = all here.")] = None,
 ) -> int:
-    """Compare files with their SHA-256, and answers with the golden ones."""
+    """Check the files of models, and their answers.
+
+    Files by their SHA-256, answers by the golden ones on the cards.
+    """
     from facenet.apps.jobs.modelroom import check_models
 
     rows = check_models(names or [])

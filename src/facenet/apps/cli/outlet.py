@@ -6,13 +6,31 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from facenet.apps.jobs.photos import FaceRows
 
 
 def note(text: str) -> None:
     """One sentence for the person at the keyboard, on stderr."""
-    print(f"facenet: {text}", file=sys.stderr)
+    with suppress(OSError):  # nobody listens
+        print(f"facenet: {text}", file=sys.stderr)
+
+
+def note_faceless(photos: Iterable[object]) -> None:
+    """A sentence for each photo without a face."""
+    for photo in photos:
+        note(f"No face was found in {photo}.")
+
+
+def print_faces(found: FaceRows, columns: Sequence[str], as_json: bool) -> None:
+    """The rows on stdout; photos without a face, or of no use, on stderr."""
+    print_json(found.rows) if as_json else print_rows(found.rows, columns)
+    note_faceless(found.faceless)
+    for problem in found.problems:
+        note(problem)
 
 
 def print_json(value: Any) -> None:
@@ -26,11 +44,16 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """The named columns of rows as CSV."""
+    print_csv(columns, ([row.get(column) for column in columns] for row in rows))
+
+
+def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """CSV with a header; lists are joined by spaces, None is empty."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(header)
     for row in rows:
-        writer.writerow([_cell(tidy(row.get(column))) for column in columns])
+        writer.writerow([_cell(tidy(value)) for value in row])
 
 
 def tidy(value: Any) -> Any:

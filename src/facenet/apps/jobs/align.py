@@ -7,28 +7,23 @@ without a face. `align.json` keeps the settings, so that a resumed run cannot mi
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from facenet.apps.jobs import align_one
-from facenet.apps.jobs.align_one import BOXES, AlignSettings, Outcome, Task, Worker, numbered
+from facenet.apps.jobs.align_one import AlignSettings, Outcome, Task, Worker, numbered
+from facenet.apps.jobs.align_pool import outcomes_of
+from facenet.apps.jobs.align_target import BoxList, claimed
 from facenet.errors import DataError, SettingsError
-from facenet.images import is_image_name
+from facenet.images import find_images
 from facenet.models.home import cpu_threads
-from facenet.models.store import write_text
-
-SETTINGS = "align.json"
-AHEAD = 8
-"""Pictures waiting per worker."""
 
 Done = Callable[[int, int], None]
+"""Called with pictures done and pictures in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,136 +59,72 @@ def align_folder(
 
     workers: processes; 0 = as many as the CPU quota allows. Interrupted, it goes on where it
     stopped when it is run again. Raises DataError without pictures, SettingsError when `target`
-    was made with other settings, StorageError when it cannot be written.
+    was made with other settings or another run is writing there, StorageError when it cannot be
+    written.
     """
+    if workers < 0:
+        raise SettingsError(f"workers should be 0 or more; got {workers}.")
     tasks, ignored = plan(source, target, settings)
-    _claim(target, settings)
-    lines = _read_lines(target / BOXES)
-    waiting = [task for task in tasks if not _is_done(task, target, lines, settings)]
-    outcomes: list[Outcome] = []
-    skipped = len(tasks) - len(waiting)
-    done(skipped, len(tasks))
-    for outcome in _run(waiting, settings, target, workers or cpu_threads()):
-        outcomes.append(outcome)
-        done(skipped + len(outcomes), len(tasks))
-    _tidy(target / BOXES)
-    return AlignSummary(
-        pictures=len(tasks),
-        aligned=sum(bool(outcome.crops) for outcome in outcomes),
-        faces=sum(len(outcome.crops) for outcome in outcomes),
-        skipped=skipped,
-        without_face=tuple(
-            str(o.task.source) for o in outcomes if not o.crops and not o.unreadable
-        ),
-        unreadable=tuple(o.unreadable for o in outcomes if o.unreadable),
-        ignored=ignored,
-    )
+    worker = Worker.open(settings, target)
+    with claimed(target, settings.lasting()):
+        boxes = BoxList.mended(target)
+        waiting = [task for task in tasks if not _is_done(task, boxes, settings)]
+        skipped = len(tasks) - len(waiting)
+        done(skipped, len(tasks))
+        outcomes: list[Outcome] = []
+        with closing(outcomes_of(waiting, worker, workers or cpu_threads())) as coming:
+            for outcome in coming:
+                outcomes.append(outcome)
+                done(skipped + len(outcomes), len(tasks))
+        BoxList.mended(target)
+    return _summary(outcomes, pictures=len(tasks), ignored=ignored)
 
 
 def plan(source: Path, target: Path, settings: AlignSettings) -> tuple[list[Task], int]:
     """The pictures with their targets, sorted, and the number of other files.
 
     Two pictures of a folder that differ only in their ending keep it in the target's name.
+    Raises DataError when there is no picture, or `target` lies in `source`.
     """
+    pictures = find_images([source])
     if not source.is_dir():
-        raise DataError(f"{source} should be a folder of pictures; there is none.")
+        raise DataError(f"{source} should be a folder of pictures; it is a file.")
     if target.resolve().is_relative_to(source.resolve()):
         raise DataError(f"The crops should go outside of {source}; {target} lies in it.")
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    pictures = [path for path in files if is_image_name(path)]
     if not pictures:
         raise DataError(f"{source} should hold folders of pictures; no picture was found.")
     stems = Counter(path.with_suffix("") for path in pictures)
+    whole = set(pictures)
     tasks = []
     for path in pictures:
-        stem = path.stem if stems[path.with_suffix("")] == 1 else path.name
+        alone = stems[path.with_suffix("")] == 1 and path.with_suffix("") not in whole
+        stem = path.stem if alone else path.name
         relative = path.relative_to(source).with_name(f"{stem}.{settings.format}")
         tasks.append(Task(path, target / relative))
-    return tasks, len(files) - len(pictures)
+    files = sum(path.is_file() for path in source.rglob("*"))
+    return tasks, files - len(pictures)
 
 
-def _run(
-    tasks: list[Task], settings: AlignSettings, target: Path, workers: int
-) -> Iterator[Outcome]:
-    """Outcomes in the order in which they come."""
-    if not tasks:
-        return
-    if workers == 1 or len(tasks) == 1:
-        worker = Worker.open(settings, target, threads=workers)
-        yield from map(worker.align, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=align_one.start, initargs=(settings, target)
-    ) as pool:
-        queue = iter(tasks)
-        running: set[Future[Outcome]] = set()
-        try:
-            while True:
-                free = workers * AHEAD - len(running)
-                running |= {pool.submit(align_one.run, task) for task in islice(queue, free)}
-                if not running:
-                    return
-                ready, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in ready)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _claim(target: Path, settings: AlignSettings) -> None:
-    """Write the settings beside the crops, or check that they are the same as before."""
-    path = target / SETTINGS
-    wanted = asdict(settings)
-    for place in ("engine", "device"):
-        wanted.pop(place)
-    wanted = json.loads(json.dumps(wanted))
-    if path.exists():
-        try:
-            before = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} should hold the settings of {target}; {error}.") from error
-        if before != wanted:
-            changed = sorted(key for key in wanted if before.get(key) != wanted[key])
-            raise SettingsError(
-                f"{target} was made with another {', '.join(changed)}. Choose another folder, or "
-                f"remove {target} to begin anew."
-            )
-    else:
-        write_text(path, json.dumps(wanted, indent=1))
-
-
-def _is_done(task: Task, target: Path, lines: dict[str, str], settings: AlignSettings) -> bool:
+def _is_done(task: Task, boxes: BoxList, settings: AlignSettings) -> bool:
     """Whether every crop of a picture is there, or it is known to have no face."""
-    if lines.get(_key(task.target, target)) == "":
+    if boxes.faceless(task.target):
         return True
     if settings.select != "all":
         return task.target.is_file()
-    crops = takewhile(lambda path: _key(path, target) in lines, numbered(task.target))
-    there = [path.is_file() for path in crops]
+    there = [path.is_file() for path in takewhile(boxes.lists, numbered(task.target))]
     return bool(there) and all(there)
 
 
-def _key(path: Path, target: Path) -> str:
-    return path.relative_to(target).as_posix()
-
-
-def _read_lines(path: Path) -> dict[str, str]:
-    """Crop path -> box text ("" without a face) of an earlier run; half a line is dropped."""
-    if not path.exists():
-        return {}
-    text = path.read_text("utf-8", errors="surrogateescape")
-    whole = text[: text.rfind("\n") + 1]
-    return dict(_split(line) for line in whole.splitlines() if line)
-
-
-def _split(line: str) -> tuple[str, str]:
-    parts = line.rsplit(" ", 4)
-    if len(parts) == 5 and all(part.lstrip("-").isdigit() for part in parts[1:]):
-        return parts[0], " ".join(parts[1:])
-    return line, ""
-
-
-def _tidy(path: Path) -> None:
-    """Sort the list and keep the last line of each crop."""
-    lines = sorted(_read_lines(path).items())
-    write_text(path, "".join(f"{name} {box}".rstrip() + "\n" for name, box in lines))
+def _summary(outcomes: Sequence[Outcome], *, pictures: int, ignored: int) -> AlignSummary:
+    """The summary in the order of the pictures, whichever worker was first."""
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.task.source)
+    faceless = [o.task.source for o in outcomes if not o.crops and not o.unreadable]
+    return AlignSummary(
+        pictures=pictures,
+        aligned=sum(bool(outcome.crops) for outcome in outcomes),
+        faces=sum(len(outcome.crops) for outcome in outcomes),
+        skipped=pictures - len(outcomes),
+        without_face=tuple(map(str, faceless)),
+        unreadable=tuple(o.unreadable for o in outcomes if o.unreadable),
+        ignored=ignored,
+    )

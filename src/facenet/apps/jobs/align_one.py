@@ -1,16 +1,15 @@
-"""One picture of a data set: find its face or faces, cut them out, write the crops.
-
-Runs in worker processes; each loads the detector once, with one thread.
-"""
+"""One picture of a data set: find its face or faces, cut them out, write the crops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count, islice
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from facenet.errors import FacenetError, InputError, SettingsError, StorageError
+from facenet.apps.jobs.align_target import Box, list_boxes
+from facenet.errors import InputError, SettingsError
 from facenet.faces.align import crop_face, margin_box
 from facenet.faces.detect import RULES, Detector, select_faces
 from facenet.faces.draw import save_image
@@ -22,11 +21,6 @@ from facenet.models.loader import load_model
 from facenet.types import Face, ImageArray
 
 FORMATS = ("png", "jpg", "webp")
-BOXES = "bounding_boxes.txt"
-"""The list of crops and their boxes, in the folder of the crops."""
-
-Box = tuple[int, int, int, int]
-"""x1 y1 x2 y2 in whole pixels of the photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +59,10 @@ class AlignSettings:
         margin = 0 if self.crop == "similarity" else self.margin
         return Preprocess(self.width, self.height, self.crop, "fixed", margin)
 
+    def lasting(self) -> dict[str, Any]:
+        """What makes the crops what they are: everything but where the detector runs."""
+        return {k: v for k, v in asdict(self).items() if k not in ("engine", "device")}
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -92,31 +90,31 @@ class Worker:
     root: Path
 
     @classmethod
-    def open(cls, settings: AlignSettings, root: Path, *, threads: int) -> Worker:
-        """Load the detector with a number of threads."""
-        running = EngineSettings(engine=settings.engine, device=settings.device, threads=threads)
+    def open(cls, settings: AlignSettings, root: Path) -> Worker:
+        """Load the detector, with one thread: the work is shared out by pictures."""
+        running = EngineSettings(engine=settings.engine, device=settings.device, threads=1)
         model = load_model(settings.detector, kind="detector", settings=running)
         return cls(Mtcnn(model.engines, settings.detection), settings, root)
 
     def align(self, task: Task) -> Outcome:
-        """Align one picture; a picture that cannot be read is an outcome, not an end.
+        """Align one picture; a picture that cannot be used is an outcome, not an end.
 
         The boxes are listed before the crops are written: a crop that exists is always listed.
         """
         try:
             image = load_image(task.source)
             faces = self.detector.detect([image])[0]
-            size = (image.shape[1], image.shape[0])
-            chosen = select_faces(faces, self.settings.select, size)
-            crops = [self._crop(image, face) for face in chosen]
+            chosen = select_faces(faces, self.settings.select, (image.shape[1], image.shape[0]))
+            made = [self._crop(image, face) for face in chosen]
         except InputError as error:
             return Outcome(task, unreadable=str(error))
-        targets = self._targets(task.target, len(crops))
-        self._list(task, [(t, box) for t, (_, box) in zip(targets, crops, strict=True)])
-        for target, (crop, _) in zip(targets, crops, strict=True):
+        every = self.settings.select == "all"
+        targets = numbered(task.target) if every else iter([task.target])
+        crops = [(target, box) for target, (_, box) in zip(targets, made, strict=False)]
+        list_boxes(self.root, task.target, crops)
+        for (target, _), (crop, _) in zip(crops, made, strict=True):
             save_image(crop, target)
-        boxes = [box for _, box in crops]
-        return Outcome(task, tuple(zip(targets, boxes, strict=True)))
+        return Outcome(task, tuple(crops))
 
     def _crop(self, image: ImageArray, face: Face) -> tuple[ImageArray, Box]:
         preprocess = self.settings.preprocess()
@@ -126,41 +124,7 @@ class Worker:
         box = margin_box(face.box, size, margin=preprocess.margin, output=inside)
         return crop_face(image, face, preprocess), box
 
-    def _targets(self, target: Path, faces: int) -> list[Path]:
-        targets = numbered(target) if self.settings.select == "all" else iter([target])
-        return list(islice(targets, faces))
-
-    def _list(self, task: Task, crops: Sequence[tuple[Path, Box]]) -> None:
-        """Append to the list of boxes in one write, so that several processes can share it."""
-        lines = [f"{self._key(path)} {' '.join(map(str, box))}\n" for path, box in crops]
-        text = "".join(lines) or f"{self._key(task.target)}\n"
-        path = self.root / BOXES
-        try:
-            with path.open("ab", buffering=0) as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
-        except OSError as error:
-            raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
-
-    def _key(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
-
 
 def numbered(target: Path) -> Iterator[Path]:
     """NAME_0, NAME_1, ... for the faces of one picture (facenet's naming)."""
     return (target.with_name(f"{target.stem}_{n}{target.suffix}") for n in count())
-
-
-_worker: Worker | None = None
-
-
-def start(settings: AlignSettings, root: Path) -> None:
-    """Prepare this worker process."""
-    global _worker
-    _worker = Worker.open(settings, root, threads=1)
-
-
-def run(task: Task) -> Outcome:
-    """Align one picture in this worker process; `start` comes first."""
-    if _worker is None:
-        raise FacenetError("The worker process was not started; call start first.")
-    return _worker.align(task)

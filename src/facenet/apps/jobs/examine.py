@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 from facenet import __version__
-from facenet.errors import ModelError
+from facenet.errors import FacenetError
 from facenet.models import openvino, ort
 from facenet.models.card import ModelCard
-from facenet.models.catalog import catalog
+from facenet.models.catalog import catalog, published
 from facenet.models.engine import EngineSettings
 from facenet.models.home import cpu_name, cpu_threads, environment
 from facenet.models.loader import choose_engine
@@ -19,11 +20,19 @@ from facenet.models.store import ModelStore
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "onnx")
 
+T = TypeVar("T")
+
 
 def examine() -> dict[str, Any]:
-    """Versions, processor, threads, places, devices per engine, and the engine of each model."""
-    place = environment()
+    """Versions, processor, threads, places, devices per engine, and the engine of each model.
+
+    problems: what is wrong, a sentence each; a model that was not fetched is no problem.
+    """
+    place, problems = environment(), list[str]()
     store = ModelStore(place.home)
+    engines = {"onnxruntime": ort.available, "openvino": _openvino_devices}
+    nowhere = list[str]()
+    cards = _ask(lambda: catalog(place.home), dict(published()), problems)
     return {
         "facenet": __version__,
         "python": platform.python_version(),
@@ -34,41 +43,53 @@ def examine() -> dict[str, Any]:
         "threads": cpu_threads(),
         "home": str(place.home),
         "device": place.device,
-        "engines": {
-            "onnxruntime": ort.available(),
-            "openvino": openvino.available() if openvino.installed() else [],
-        },
-        "models": [_examine_model(card, store) for card in catalog(place.home).values()],
+        "engines": {name: _ask(devices, nowhere, problems) for name, devices in engines.items()},
+        "models": [_examine_model(card, store, problems) for card in cards.values()],
+        "problems": problems,
     }
 
 
-def report(findings: dict[str, Any]) -> str:
+def report(findings: Mapping[str, Any]) -> str:
     """The findings as a person reads them."""
     packages = ", ".join(f"{k} {v or '(not installed)'}" for k, v in findings["packages"].items())
     lines = [
         f"facenet {findings['facenet']}, Python {findings['python']}, {findings['system']}",
-        f"packages   {packages}",
-        f"processor  {findings['processor']}, {findings['threads']} threads granted",
-        f"home       {findings['home']}",
+        f"packages    {packages}",
+        f"processor   {findings['processor']}, {findings['threads']} threads granted",
+        f"home        {findings['home']}",
+        f"device      {findings['device']}",
     ]
     for engine, devices in findings["engines"].items():
-        lines.append(f"{engine:<11}{', '.join(devices) or 'not installed'}")
+        lines.append(f"{engine:<12}{', '.join(devices) or 'not available'}")
     for model in findings["models"]:
         lines.append(f"{model['name']}: {model['engine'] or '-'} ({model['reason']})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"problem: {text}" for text in findings["problems"])])
 
 
-def _examine_model(card: ModelCard, store: ModelStore) -> dict[str, Any]:
-    """Which engine runs a model here, or why none does; a model not fetched is no fault."""
-    found: dict[str, Any] = {"name": card.name, "engine": None, "ok": True}
-    if not store.installed(card):
-        return found | {"reason": f"not here; fetch it with `facenet models pull {card.name}`"}
+def _examine_model(card: ModelCard, store: ModelStore, problems: list[str]) -> dict[str, Any]:
+    """Which engine runs a model here and why, or why none does."""
     try:
+        if not store.installed(card):
+            reason = f"not here; fetch it with `facenet models pull {card.name}`"
+            return {"name": card.name, "engine": None, "reason": reason}
         store.files(card)
         choice = choose_engine(card, EngineSettings(), store.home)
-    except ModelError as error:
-        return found | {"ok": False, "reason": str(error)}
-    return found | {"engine": choice.settings.engine, "reason": choice.reason}
+    except FacenetError as error:
+        problems.append(str(error))
+        return {"name": card.name, "engine": None, "reason": str(error)}
+    return {"name": card.name, "engine": choice.settings.engine, "reason": choice.reason}
+
+
+def _ask(question: Callable[[], T], otherwise: T, problems: list[str]) -> T:
+    try:
+        return question()
+    except FacenetError as error:
+        problems.append(str(error))
+        return otherwise
+
+
+def _openvino_devices() -> list[str]:
+    return openvino.available() if openvino.installed() else []
 
 
 def _version(package: str) -> str | None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facenet.apps.jobs.vectors_of import collect_vectors
+from facenet.apps.jobs.vectors_of import Done, collect_vectors
+from facenet.apps.jobs.whole import written
 from facenet.data.folders import read_class_folders
 from facenet.errors import DataError
 from facenet.evaluate.falsematch import false_match_table
 from facenet.gallery.calibrate import similarity_at
 from facenet.models.card import FmrTable, load_card
-from facenet.models.store import write_text
 from facenet.recognizer import Recognizer
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -28,7 +27,7 @@ def measure_table(
     *,
     dataset: str,
     select: str,
-    done: Callable[[int, int], None],
+    done: Done,
 ) -> tuple[FmrTable, list[str]]:
     """Embed a data set and count its false matches; also the pictures that gave no face."""
     samples = read_class_folders(images)
@@ -43,13 +42,18 @@ def measure_table(
     return table, list(collected.failed.values())
 
 
+def require_card(path: Path | None) -> None:
+    """Raises ModelFileError unless there is a card at `path`; None: none is wanted."""
+    if path is not None:
+        load_card(path)
+
+
 def write_table(path: Path, table: FmrTable) -> None:
-    """Put a table into the card at `path`, which is checked before and after."""
-    load_card(path)
-    data = json.loads(path.read_text("utf-8"))
-    data["fmr"] = asdict(table)
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    load_card(path)
+    """Put a table into the card at `path`; the rest of the file stays as it is."""
+    require_card(path)
+    data = json.loads(path.read_text("utf-8")) | {"fmr": asdict(table)}
+    with written(path) as file:
+        file.write((json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def table_text(table: FmrTable) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet import vectors
-from facenet.apps.jobs.vectors_of import Collected, collect_vectors
+from facenet.apps.jobs.vectors_of import Done, collect_vectors
 from facenet.data.pairs import Pair, lfw_path, read_lfw_pairs
 from facenet.errors import DataError
 from facenet.evaluate.verification import fold_accuracy
@@ -61,7 +61,7 @@ def evaluate_lfw(
     recognizer: Recognizer,
     *,
     select: str,
-    done: Callable[[int, int], None],
+    done: Done,
 ) -> LfwReport:
     """Run the protocol. Raises DataError when pairs or pictures are missing altogether."""
     pairs = read_lfw_pairs(pairs_file)
@@ -69,10 +69,14 @@ def evaluate_lfw(
     missing = [f"{name}_{number:04d}" for (name, number), path in paths.items() if path is None]
     present = sorted(path for path in paths.values() if path is not None)
     if not present:
-        raise DataError(f"{images} should hold Name/Name_0001.jpg; no picture of the pairs is there.")
+        raise DataError(
+            f"{images} should hold Name/Name_0001.jpg; no picture of the pairs is there."
+        )
     collected = collect_vectors(present, recognizer, select=select, done=done)
-    similarity = _similarities(pairs, paths, collected)
-    result = fold_accuracy(similarity, [p.same for p in pairs], [p.fold for p in pairs])
+    similarity = _similarities(pairs, paths, collected.vectors)
+    folds = [pair.fold for pair in pairs]
+    counted = np.where(np.isnan(similarity), -1.0, similarity)
+    result = fold_accuracy(counted, [pair.same for pair in pairs], folds)
     published = _published(recognizer.embedder.card)
     problems = [f"No such picture: {name}." for name in missing] + list(collected.failed.values())
     return LfwReport(
@@ -83,35 +87,32 @@ def evaluate_lfw(
         threshold=result.threshold,
         pairs=len(pairs),
         pictures=len(present),
-        not_found=int(np.sum(similarity <= -1)),
+        not_found=int(np.isnan(similarity).sum()),
         published=published[0],
         published_protocol=published[1],
-        protocol=_protocol(recognizer, select),
+        protocol=_protocol(recognizer, select, len(set(folds))),
         problems=tuple(problems),
     )
 
 
 def _similarities(
-    pairs: Sequence[Pair], paths: dict[tuple[str, int], Path | None], collected: Collected
+    pairs: Sequence[Pair],
+    paths: Mapping[tuple[str, int], Path | None],
+    found: Mapping[Path, FloatArray],
 ) -> NDArray[np.float64]:
-    """Similarity per pair; -1 where a face is missing."""
-
-    def vector(picture: tuple[str, int]) -> FloatArray | None:
-        path = paths[picture]
-        return None if path is None else collected.vectors.get(path)
-
-    scores = np.full(len(pairs), -1.0)
+    """Similarity per pair; NaN where a face is missing."""
+    scores = np.full(len(pairs), np.nan)
     for row, pair in enumerate(pairs):
-        a, b = vector(pair.a), vector(pair.b)
+        a, b = (found.get(path) if (path := paths[name]) else None for name in (pair.a, pair.b))
         if a is not None and b is not None:
             scores[row] = vectors.similarity(a, b)
     return scores
 
 
-def _protocol(recognizer: Recognizer, select: str) -> str:
+def _protocol(recognizer: Recognizer, select: str, folds: int) -> str:
     preprocess = recognizer.embedder.preprocess
     return (
-        "10 contiguous folds, squared Euclidean distance, threshold from the other folds; "
+        f"{folds} contiguous folds, squared Euclidean distance, threshold from the other folds; "
         f"face by {select}, crop {preprocess.crop}"
         f"{f' margin {preprocess.margin}' if preprocess.margin else ''}, "
         f"standardise {preprocess.standardise}, "

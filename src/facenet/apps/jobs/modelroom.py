@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import ModelError, SettingsError
+from facenet.errors import ModelError, SettingsError, StorageError
 from facenet.gallery.calibrate import similarity_at
 from facenet.models.card import FmrTable, ModelCard, Preprocess
 from facenet.models.catalog import catalog, find_card
@@ -69,7 +69,8 @@ def _input_text(preprocess: Preprocess | None) -> str | None:
 
 def _rates(table: FmrTable) -> list[tuple[str, str]]:
     possible = [rate for rate in RATES if rate >= 3 / table.pairs]
-    rows = [(f"FMR {rate:g}", f"at similarity {similarity_at(table, rate):.3f}") for rate in possible]
+    thresholds = [(rate, similarity_at(table, rate)) for rate in possible]
+    rows = [(f"FMR {rate:g}", f"at similarity {value:.3f}") for rate, value in thresholds]
     source = f"{table.pairs:,} pairs of {table.people:,} people in {table.images:,} pictures"
     return [("FMR table", f"{table.dataset}: {source}"), *rows]
 
@@ -86,7 +87,7 @@ def check_models(names: Sequence[str]) -> list[dict[str, Any]]:
 def _check(card: ModelCard, store: ModelStore) -> dict[str, Any]:
     try:
         error = check_answer(card, store.files(card))
-    except ModelError as failure:
+    except (ModelError, StorageError) as failure:
         return {"name": card.name, "ok": False, "reason": str(failure)}
     golden = f"golden answer within {error:.1e}" if card.golden else "no golden answer on the card"
     return {"name": card.name, "ok": True, "reason": f"digests equal; {golden}"}

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from facenet.apps.jobs.photos import Photo, draw_answer, look
+from facenet.apps.jobs.photos import Done, FaceRows, Photo, face_rows
 from facenet.gallery.calibrate import Threshold
 from facenet.gallery.compare import Identification, People, identify
 from facenet.recognizer import Recognizer
-
-
-@dataclass(frozen=True, slots=True)
-class NamedPhoto:
-    """The answers for the faces of one photo, or the reason why it could not be read."""
-
-    photo: Photo
-    answers: tuple[Identification, ...]
-    problem: str | None = None
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One plain dictionary per face."""
-        return [{"photo": str(self.photo.path), **answer.to_dict()} for answer in self.answers]
 
 
 def name_photos(
@@ -33,18 +18,24 @@ def name_photos(
     *,
     threshold: Threshold,
     draw: Path | None,
-    done: Callable[[int, int], None],
-) -> list[NamedPhoto]:
+    done: Done,
+) -> FaceRows:
     """Identify every face of every photo, and write annotated copies below `draw`."""
-    named = []
-    for answer in look(photos, recognizer.faces, done):
-        answers = identify(people, answer.faces, threshold)
-        named.append(NamedPhoto(answer.photo, tuple(answers), answer.problem))
-        if draw and answer.problem is None:
-            draw_answer(answer, [label(a) for a in answers], draw)
-    return named
+    return face_rows(
+        photos,
+        recognizer.faces,
+        lambda faces: [(a.to_dict(), caption(a)) for a in identify(people, faces, threshold)],
+        draw=draw,
+        done=done,
+    )
 
 
-def label(answer: Identification) -> str | None:
-    """The caption of a face: name and similarity, None for a face nobody knows."""
-    return f"{answer.person} {answer.similarity:.2f}" if answer.person else None
+def caption(answer: Identification) -> str | None:
+    """The caption of a face: name and similarity, None for a face nobody knows.
+
+    A name from a file name of bytes that are no text is escaped: OpenCV cannot draw it.
+    """
+    if answer.person is None:
+        return None
+    name = answer.person.encode("utf-8", "backslashreplace").decode()
+    return f"{name} {answer.similarity:.2f}"

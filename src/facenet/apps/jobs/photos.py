@@ -1,24 +1,30 @@
-"""Every face of many photos, named: the work behind `facenet detect`, `embed` and `identify`."""
+"""Every face of many photos: the work behind `facenet detect`, `embed` and `identify`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import ImageError, InputError
+from facenet.errors import InputError
 from facenet.faces.draw import draw_faces, save_image
 from facenet.images import SUFFIXES, find_images, load_image
 from facenet.types import Faces, ImageArray
 
 DRAWN_AS_IS = (".jpg", ".jpeg", ".png", ".webp")
 
+Done = Callable[[int, int], None]
+"""Called with photos done and photos in all."""
+
+Describe = Callable[[Faces], Sequence[tuple[dict[str, Any], str | None]]]
+"""A plain dictionary and a caption for each face of a photo (None: a face nobody knows)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A picture file, and its path below the folder it was found in."""
+    """A picture file, and its path below the folder it was found in: no two have the same."""
 
     path: Path
     relative: Path
@@ -26,7 +32,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What came of one photo: pixels and faces, or the reason why it could not be read."""
+    """What came of one photo: pixels and faces, or the reason why it could not be used."""
 
     photo: Photo
     image: ImageArray | None
@@ -34,52 +40,90 @@ class Answer:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FaceRows:
+    """rows: a plain dictionary per face. faceless: photos without a face. problems: why the
+    others could not be used, a sentence each."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    faceless: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
 def find_photos(places: Iterable[str | os.PathLike[str]]) -> list[Photo]:
     """Photos among files and folders. Raises InputError when there is none."""
-    found: list[Photo] = []
     given = [Path(place) for place in places]
-    for place in given:
-        for path in find_images([place]):
-            relative = path.relative_to(place) if place.is_dir() else Path(path.name)
-            found.append(Photo(path, relative))
+    found = [Photo(path, _below(path, place)) for place in given for path in find_images([place])]
     if not found:
         names = ", ".join(map(str, given)) or "nothing"
         raise InputError(f"No photo was found in {names}: expected files {', '.join(SUFFIXES)}.")
-    return found
+    files = {os.path.abspath(photo.path) for photo in found}
+    if len({photo.relative for photo in found}) == len(files):
+        return found
+    root = os.path.commonpath(files)
+    return [Photo(p.path, Path(os.path.relpath(p.path, root))) for p in found]
 
 
-def look(
-    photos: Sequence[Photo],
-    stage: Callable[[Any], Faces],
-    done: Callable[[int, int], None],
-) -> Iterator[Answer]:
+def look(photos: Sequence[Photo], stage: Callable[[Any], Faces], done: Done) -> Iterator[Answer]:
     """Apply a stage (`Recognizer.detect` or `.faces`) to each photo, in order.
 
-    A photo that cannot be read gives an answer with a problem; the work goes on.
+    A photo that cannot be used gives an answer with a problem; the work goes on.
     """
     for number, photo in enumerate(photos, 1):
         try:
             image = load_image(photo.path)
-        except ImageError as error:
-            yield Answer(photo, None, Faces.empty(), str(error))
-        else:
-            yield Answer(photo, image, stage(image))
+            answer = Answer(photo, image, stage(image))
+        except InputError as error:
+            answer = Answer(photo, None, Faces.empty(), str(error))
+        yield answer
         done(number, len(photos))
 
 
-def draw_answer(answer: Answer, labels: Sequence[str | None], folder: Path) -> Path:
-    """Write an annotated copy of a photo below a folder; returns its path.
+def face_rows(
+    photos: Sequence[Photo],
+    stage: Callable[[Any], Faces],
+    describe: Describe,
+    *,
+    draw: Path | None = None,
+    done: Done,
+) -> FaceRows:
+    """Describe every face of every photo, and write annotated copies below `draw`.
 
-    Raises InputError where the copy would replace the photo itself.
+    Raises InputError, before anything is written, where a copy would replace one of the photos.
     """
-    relative = answer.photo.relative
-    if relative.suffix.lower() not in DRAWN_AS_IS:
-        relative = relative.with_name(relative.name + ".png")
-    target = folder / relative
-    if target.resolve() == answer.photo.path.resolve():
-        raise InputError(
-            f"The annotated copy would replace the photo {target}. Draw into another folder."
-        )
-    assert answer.image is not None
-    save_image(draw_faces(answer.image, answer.faces, labels), target)
-    return target
+    if draw:
+        _spare_photos(photos, draw)
+    found = FaceRows()
+    for answer in look(photos, stage, done):
+        if answer.problem:
+            found.problems.append(answer.problem)
+            continue
+        if not answer.faces:
+            found.faceless.append(answer.photo.path)
+        described = describe(answer.faces)
+        found.rows.extend({"photo": str(answer.photo.path), **row} for row, _ in described)
+        if draw and answer.image is not None:
+            copy = draw_faces(answer.image, answer.faces, [caption for _, caption in described])
+            save_image(copy, drawn(answer.photo, draw))
+    return found
+
+
+def drawn(photo: Photo, folder: Path) -> Path:
+    """Where the annotated copy of a photo goes; formats that are not written become PNG."""
+    relative = photo.relative
+    as_is = relative.suffix.lower() in DRAWN_AS_IS
+    return folder / (relative if as_is else relative.with_name(f"{relative.name}.png"))
+
+
+def _spare_photos(photos: Sequence[Photo], folder: Path) -> None:
+    originals = {os.path.realpath(photo.path) for photo in photos}
+    for photo in photos:
+        target = drawn(photo, folder)
+        if os.path.realpath(target) in originals:
+            raise InputError(
+                f"The annotated copy would replace the photo {target}. Draw into another folder."
+            )
+
+
+def _below(path: Path, place: Path) -> Path:
+    return Path(path.name) if path == place else path.relative_to(place)

@@ -11,19 +11,19 @@ from time import perf_counter
 from typing import Any
 
 from facenet.apps.jobs.photos import find_photos
-from facenet.errors import SettingsError
+from facenet.errors import InputError, SettingsError
 from facenet.images import load_image
 from facenet.recognizer import Recognizer
 
 
-def measure_startup(photos: Sequence[Path], rounds: int) -> list[dict[str, Any]]:
+def measure_startup(a: Path, b: Path, *, rounds: int) -> list[dict[str, Any]]:
     """Median seconds of new processes: a bare Python, the import, the help, one verification.
 
-    photos: two, with one face each. The import is told without Python's own start.
+    a, b: photos with one face each. The import is told without Python's own start.
+    Raises InputError when they cannot be verified.
     """
-    if len(photos) != 2:
-        raise SettingsError(f"bench startup needs two photos to verify; got {len(photos)}.")
-    verify = ["-m", "facenet", "verify", *map(str, photos)]
+    _require_rounds(rounds)
+    verify = ["-m", "facenet", "verify", str(a), str(b)]
     bare = _seconds(["-c", "pass"], rounds)
     return [
         {"what": "python", "seconds": bare},
@@ -34,12 +34,18 @@ def measure_startup(photos: Sequence[Path], rounds: int) -> list[dict[str, Any]]
 
 
 def measure_pipeline(
-    places: Sequence[Path], recognizer: Recognizer, rounds: int
+    places: Sequence[Path], recognizer: Recognizer, *, rounds: int
 ) -> list[dict[str, Any]]:
-    """Median milliseconds per photo of each stage, over all photos, one photo at a time."""
+    """Median milliseconds per photo of each stage, over all photos, one photo at a time.
+
+    Raises InputError when there is no face in them.
+    """
+    _require_rounds(rounds)
     paths = [photo.path for photo in find_photos(places)]
     images = [load_image(path) for path in paths]
     found = recognizer.detector.detect(images)
+    if not any(found):
+        raise InputError("Photos to measure with should show a face; none was found in them.")
     stages: dict[str, tuple[Callable[[], object], int]] = {
         "read": (lambda: [load_image(path) for path in paths], len(paths)),
         "detect": (lambda: [recognizer.detector.detect([i]) for i in images], len(paths)),
@@ -49,7 +55,7 @@ def measure_pipeline(
     for what, (stage, count) in stages.items():
         stage()
         seconds = median(_clock(stage) for _ in range(rounds))
-        each = seconds / max(count, 1)
+        each = seconds / count
         unit = "face" if what == "embed" else "photo"
         rows.append(
             {"what": f"{what} a {unit}", "milliseconds": 1000 * each, "per_second": 1 / each}
@@ -63,9 +69,18 @@ def _clock(stage: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
+def _require_rounds(rounds: int) -> None:
+    if rounds < 1:
+        raise SettingsError(f"rounds should be 1 or more; got {rounds}.")
+
+
 def _seconds(arguments: list[str], rounds: int) -> float:
     def run() -> None:
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+        child = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=False
+        )
+        if child.returncode not in (0, 1):  # 1: another person, which takes as long
+            raise InputError(f"The command to measure failed: {child.stderr.strip()}")
 
     run()
     return median(_clock(run) for _ in range(rounds))

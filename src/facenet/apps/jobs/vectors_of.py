@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facenet.errors import ImageError
-from facenet.faces.detect import select_faces
+from facenet.errors import ImageError, InputError, SettingsError
+from facenet.faces.detect import RULES, select_faces
 from facenet.images import load_image
 from facenet.recognizer import GROUP, Recognizer
 from facenet.types import Faces, FloatArray, ImageArray
@@ -32,35 +32,48 @@ def collect_vectors(
 ) -> Collected:
     """Detect, select and embed one face of every picture.
 
-    select: how to choose among several faces (see `faces.detect.RULES`). Pictures that cannot be
-    read and pictures without a face are in `failed`.
+    select: how to choose among several faces, a key of `faces.detect.RULES`. Pictures that cannot
+    be read or used and pictures without a face are in `failed`. Raises SettingsError for `select`.
     """
-    vectors: dict[Path, FloatArray] = {}
-    failed: dict[Path, str] = {}
+    if select not in RULES:
+        raise SettingsError(f"select should be one of {', '.join(RULES)}; got {select!r}.")
+    collected = Collected({}, {})
     count = 0
     for group in _groups(paths):
         images = {path: image for path, image in group if isinstance(image, np.ndarray)}
-        failed |= {path: image for path, image in group if isinstance(image, str)}
+        collected.failed.update((path, image) for path, image in group if isinstance(image, str))
         found = recognizer.detector.detect(list(images.values()))
         chosen = [
             select_faces(faces, select, (image.shape[1], image.shape[0]))
             for faces, image in zip(found, images.values(), strict=True)
         ]
-        embedded = recognizer.embedder.embed(list(images.values()), chosen)
-        for path, faces in zip(images, embedded, strict=True):
-            _sort_in(path, faces, vectors, failed)
+        _embed(images, chosen, recognizer, collected)
         count += len(group)
         done(count, len(paths))
-    return Collected(vectors, failed)
+    return collected
 
 
-def _sort_in(
-    path: Path, faces: Faces, vectors: dict[Path, FloatArray], failed: dict[Path, str]
+def _embed(
+    images: dict[Path, ImageArray],
+    chosen: Sequence[Faces],
+    recognizer: Recognizer,
+    collected: Collected,
 ) -> None:
-    if len(faces) and faces.embedding is not None:
-        vectors[path] = faces.embedding[0]
-    else:
-        failed[path] = f"No face was found in {path}."
+    """Embed a group of pictures at once; one by one when a face of them cannot be cut out."""
+    try:
+        embedded = recognizer.embedder.embed(list(images.values()), chosen)
+    except InputError as error:
+        if len(images) == 1:
+            collected.failed.update((path, f"{path}: {error}") for path in images)
+        else:
+            for (path, image), faces in zip(images.items(), chosen, strict=True):
+                _embed({path: image}, [faces], recognizer, collected)
+        return
+    for path, faces in zip(images, embedded, strict=True):
+        if len(faces) and faces.embedding is not None:
+            collected.vectors[path] = faces.embedding[0]
+        else:
+            collected.failed[path] = f"No face was found in {path}."
 
 
 def _groups(paths: Sequence[Path]) -> Iterator[list[tuple[Path, ImageArray | str]]]:

@@ -1,0 +1,35 @@
+"""Output files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from facenet.errors import StorageError
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A new file beside `path` that takes its place when all is written.
+
+    Its folder is made. Raises StorageError for a path that cannot be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}. Choose another place or free some "
+            "space."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
