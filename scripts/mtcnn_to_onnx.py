@@ -139,9 +139,15 @@ def _dense_heads(graph: GraphWriter, weights: Weights, *, top: str, heads: Seque
 
 
 def _outputs(graph: GraphWriter, top: str, *, widths: Mapping[str, int]) -> None:
-    """Split the heads' channels into ``logit`` and ``widths``; the logit becomes ``score``."""
+    """Split the heads' channels into ``logit`` and ``widths``; the logit becomes ``score``.
+
+    1 / (1 + exp(-logit)) is spelled out: runtimes approximate Sigmoid to 1e-7, which reorders
+    faces whose scores lie that close to one, and suppression keeps the first.
+    """
     sizes = graph.constant("heads.sizes", [1, *widths.values()], dtype="<i8")
     graph.node("Split", [top, sizes], outputs=["logit", *widths], axis=1)
     axis = graph.constant("logit.axis", [1], dtype="<i8")
     flat = graph.node("Squeeze", ["logit", axis], outputs="logit.flat")
-    graph.node("Sigmoid", [flat], outputs="score")
+    one = graph.constant("one", [1.0])
+    odds = graph.node("Exp", [graph.node("Neg", [flat], outputs="logit.negative")], outputs="odds")
+    graph.node("Div", [one, graph.node("Add", [odds, one], outputs="odds.one")], outputs="score")

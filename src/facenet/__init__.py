@@ -52,6 +52,7 @@ _NAMES = {
     "find_card": "models.catalog",
     "identify": "recognizer",
     "load_image": "images",
+    "select_faces": "faces.detect",
     "verify": "recognizer",
 }
 
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         UnknownModelError as UnknownModelError,
     )
     from facenet.faces.align import crop_faces as crop_faces
+    from facenet.faces.detect import select_faces as select_faces
     from facenet.faces.draw import draw_faces as draw_faces
     from facenet.faces.mtcnn import MtcnnSettings as MtcnnSettings
     from facenet.gallery.compare import (

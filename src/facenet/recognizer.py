@@ -18,8 +18,8 @@ from facenet import vectors
 from facenet.data.folders import read_people
 from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesError
 from facenet.faces.detect import Detector, select_faces
+from facenet.faces.detectors import DetectorSettings, open_detector
 from facenet.faces.embed import Embedder
-from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.gallery import compare as decisions
 from facenet.gallery.calibrate import Threshold, decide_threshold
 from facenet.gallery.compare import People, Verification
@@ -50,7 +50,7 @@ class Recognizer:
     model: name of an embedder, detector: of a detector (`facenet models list`). engine: "auto",
     "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
     precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
-    detection: options of MTCNN.
+    detection: options of the detector, such as `MtcnnSettings`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Recognizer:
         device: str | None = None,
         precision: str = "fp32",
         flip: bool = False,
-        detection: MtcnnSettings | None = None,
+        detection: DetectorSettings | None = None,
     ) -> None:
         self._settings = EngineSettings(engine=engine, device=device, precision=precision)
         self._model = find_card(model, kind="embedder").name
@@ -79,8 +79,7 @@ class Recognizer:
     def detector(self) -> Detector:
         """The detector, loaded when first used; it always runs in fp32."""
         settings = replace(self._settings, precision="fp32")
-        model = load_model(self._detector, kind="detector", settings=settings)
-        return Mtcnn(model.engines, self._detection)
+        return open_detector(self._detector, settings, options=self._detection)
 
     @classmethod
     def from_parts(cls, detector: Detector, embedder: Embedder) -> Recognizer:

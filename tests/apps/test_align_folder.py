@@ -213,6 +213,13 @@ def test_the_five_point_crop_for_96x112(people, tmp_path):
     assert np.abs(np.asarray(crop, np.int64) - expected).max() <= 1
 
 
+def test_the_five_point_crop_is_112_by_itself_and_has_no_margin(people, tmp_path):
+    align = ("align", people, tmp_path / "out", "--workers", 1, "--crop", "similarity")
+    assert refused(*align, "--margin", 44).startswith("A similarity crop has no margin; got margin")
+    assert "3 aligned (3 crops)" in run(*align).out
+    assert opened(tmp_path / "out/Eileen Collins/2.png").size == (112, 112)
+
+
 @pytest.mark.parametrize("form", ["jpg", "webp"])
 def test_other_formats(people, tmp_path, form):
     out = tmp_path / "out"

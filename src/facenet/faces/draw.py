@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from facenet.errors import InputError, StorageError
+from facenet.files import written
 from facenet.types import Faces, ImageArray
 
 KNOWN_COLOR = (38, 166, 91)
@@ -36,7 +35,8 @@ def draw_faces(
     thickness = max(2, round(min(image.shape[:2]) / 220))
     for face, label in zip(faces, labels, strict=True):
         color = UNKNOWN_COLOR if label is None else KNOWN_COLOR
-        _draw_one(canvas, face.box, unknown if label is None else label, (color, thickness))
+        text = _drawable(unknown if label is None else label)
+        _draw_one(canvas, face.box, text, (color, thickness))
     return canvas
 
 
@@ -54,15 +54,13 @@ def save_image(image: ImageArray, path: Path) -> None:
         raise StorageError(f"Cannot write {path} as {suffix}: use .png or .jpg.") from error
     if not done:
         raise StorageError(f"Cannot write {path}: too large for {suffix}. Use .png.")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data.tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
+    with written(path) as file:
+        file.write(data.tobytes())
+
+
+def _drawable(label: str) -> str:
+    """A label without half characters, as file names of odd bytes have: OpenCV dies of them."""
+    return label.encode("utf-8", "backslashreplace").decode()
 
 
 def _draw_one(

@@ -18,6 +18,7 @@ from facenet.apps.cli.flags import (
     parse_size,
 )
 from facenet.apps.cli.outlet import bar, note, note_faceless, print_faces, print_json
+from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.align_one import AlignSettings
@@ -80,8 +81,15 @@ def embed(
 class Cropping:
     """What the crops are like."""
 
-    size: str = flag("182", "Side of the crops in pixels, or WIDTHxHEIGHT such as 96x112.")
-    margin: int = flag(44, "Margin in pixels, half on each side (182/44 or 160/32 for facenet).")
+    size: str | None = flag(
+        None,
+        "Side of the crops in pixels, or WIDTHxHEIGHT such as 96x112. [default: 182, and 112 for "
+        "similarity]",
+    )
+    margin: int | None = flag(
+        None,
+        "Margin in pixels, half on each side (182/44 or 160/32 for facenet). [default: 44]",
+    )
     crop: str = flag("margin_original", "margin_original, margin_output or similarity.")
     select: str = flag(
         "center_weighted_size",
@@ -121,11 +129,17 @@ def align_settings(cropping: Cropping, detection: Detection) -> AlignSettings:
     """The flags of `align` as its settings."""
     from facenet.apps.jobs.align_one import AlignSettings
 
-    width, height = parse_size(cropping.size)
+    similarity = cropping.crop == "similarity"
+    if similarity and cropping.margin is not None:
+        raise SettingsError(
+            f"A similarity crop has no margin; got margin {cropping.margin}. Leave it out, or "
+            "choose margin_original or margin_output."
+        )
+    width, height = parse_size(cropping.size or ("112" if similarity else "182"))
     return AlignSettings(
         width=width,
         height=height,
-        margin=cropping.margin,
+        margin=44 if cropping.margin is None else cropping.margin,
         crop=cropping.crop,
         select=cropping.select,
         format=cropping.format,

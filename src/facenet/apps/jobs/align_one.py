@@ -12,12 +12,12 @@ from facenet.apps.jobs.align_target import Box, list_boxes
 from facenet.errors import InputError, SettingsError
 from facenet.faces.align import crop_face, margin_box
 from facenet.faces.detect import RULES, Detector, select_faces
+from facenet.faces.detectors import open_detector
 from facenet.faces.draw import save_image
-from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
+from facenet.faces.mtcnn import MtcnnSettings
 from facenet.images import load_image
 from facenet.models.card import Preprocess
 from facenet.models.engine import EngineSettings
-from facenet.models.loader import load_model
 from facenet.types import Face, ImageArray
 
 FORMATS = ("png", "jpg", "webp")
@@ -93,8 +93,8 @@ class Worker:
     def open(cls, settings: AlignSettings, root: Path) -> Worker:
         """Load the detector, with one thread: the work is shared out by pictures."""
         running = EngineSettings(engine=settings.engine, device=settings.device, threads=1)
-        model = load_model(settings.detector, kind="detector", settings=running)
-        return cls(Mtcnn(model.engines, settings.detection), settings, root)
+        detector = open_detector(settings.detector, running, options=settings.detection)
+        return cls(detector, settings, root)
 
     def align(self, task: Task) -> Outcome:
         """Align one picture; a picture that cannot be used is an outcome, not an end.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facenet.apps.jobs.whole import written
 from facenet.errors import DataError, SettingsError, StorageError
+from facenet.files import written
 
 SETTINGS = "align.json"
 BOXES = "bounding_boxes.txt"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.photos import Done, find_photos, look
-from facenet.apps.jobs.whole import written
 from facenet.errors import SettingsError
+from facenet.files import written
 from facenet.recognizer import Recognizer
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.vectors_of import Done, collect_vectors
-from facenet.apps.jobs.whole import written
 from facenet.data.folders import read_class_folders
 from facenet.errors import DataError
 from facenet.evaluate.falsematch import false_match_table
-from facenet.gallery.calibrate import similarity_at
+from facenet.files import written
+from facenet.gallery.calibrate import lowest_fmr, similarity_at
 from facenet.models.card import FmrTable, load_card
 from facenet.recognizer import Recognizer
 
@@ -61,7 +61,7 @@ def table_text(table: FmrTable) -> dict[str, Any]:
     thresholds = {
         f"{rate:g}": round(similarity_at(table, rate), 4)
         for rate in RATES
-        if 3 / table.pairs <= rate
+        if lowest_fmr(table) <= rate
     }
     lines = [
         f"{table.pairs:,} pairs of different people, {table.people:,} people in "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import ModelError, SettingsError, StorageError
-from facenet.gallery.calibrate import similarity_at
+from facenet.gallery.calibrate import lowest_fmr, similarity_at
 from facenet.models.card import FmrTable, ModelCard, Preprocess
 from facenet.models.catalog import catalog, find_card
 from facenet.models.importing import import_model, recognised
@@ -68,7 +68,7 @@ def _input_text(preprocess: Preprocess | None) -> str | None:
 
 
 def _rates(table: FmrTable) -> list[tuple[str, str]]:
-    possible = [rate for rate in RATES if rate >= 3 / table.pairs]
+    possible = [rate for rate in RATES if rate >= lowest_fmr(table)]
     thresholds = [(rate, similarity_at(table, rate)) for rate in possible]
     rows = [(f"FMR {rate:g}", f"at similarity {value:.3f}") for rate, value in thresholds]
     source = f"{table.pairs:,} pairs of {table.people:,} people in {table.images:,} pictures"

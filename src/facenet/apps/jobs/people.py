@@ -31,11 +31,5 @@ def name_photos(
 
 
 def caption(answer: Identification) -> str | None:
-    """The caption of a face: name and similarity, None for a face nobody knows.
-
-    A name from a file name of bytes that are no text is escaped: OpenCV cannot draw it.
-    """
-    if answer.person is None:
-        return None
-    name = answer.person.encode("utf-8", "backslashreplace").decode()
-    return f"{name} {answer.similarity:.2f}"
+    """The caption of a face: name and similarity, None for a face nobody knows."""
+    return f"{answer.person} {answer.similarity:.2f}" if answer.person else None

@@ -1,4 +1,4 @@
-"""Output files that are written whole or not at all."""
+"""Files that are written whole or not at all: the one way in which facenet writes results."""
 
 from __future__ import annotations
 
