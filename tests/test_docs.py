@@ -1,4 +1,4 @@
-"""The pages in docs/ are true: their examples run and print what they show, their links exist.
+"""The pages in docs/ and the README are true: what they show runs and prints that, links exist.
 
 A ```python block runs in one namespace per page; a ```output block after it is what it prints.
 A ```console block holds commands behind `$` and what they print; `$ echo $?` shows the last exit
@@ -30,6 +30,7 @@ from facenet.apps.cli.program import app
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+README = ROOT / "README.md"
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ ]*$", re.M | re.S)
 NUMBER = re.compile(r"(?<![\w.])(-?\d+\.\d+(?:e[-+]?\d+)?)(?![\w.]*\d)")
@@ -69,7 +70,7 @@ def blocks(page: Path) -> tuple[Block, ...]:
 
 RUN = [
     pytest.param(page, number, id=str(block))
-    for page in PAGES
+    for page in [*PAGES, README]
     for number, block in enumerate(blocks(page))
 ]
 
