@@ -6,9 +6,10 @@ questions. Photos are whatever `facenet.images.load_image` takes.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesErro
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.detectors import DetectorSettings, open_detector
 from facenet.faces.embed import Embedder
+from facenet.faces.mtcnn import MtcnnSettings
 from facenet.gallery import compare as decisions
 from facenet.gallery.calibrate import Threshold, decide_threshold
 from facenet.gallery.compare import People, Verification
@@ -51,7 +53,11 @@ class Recognizer:
     "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
     precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
     detection: options of the detector, such as `MtcnnSettings`.
+
+    The attribute `detection` says which detector with which options it is, "" for `from_parts`.
     """
+
+    detection: str
 
     def __init__(
         self,
@@ -68,6 +74,9 @@ class Recognizer:
         self._model = find_card(model, kind="embedder").name
         self._detector = find_card(detector, kind="detector").name
         self._flip, self._detection = flip, detection
+        card = find_card(self._detector)
+        options = asdict(detection or MtcnnSettings())
+        self.detection = f"{card.contract} {json.dumps(options, sort_keys=True)}"
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -85,7 +94,7 @@ class Recognizer:
     def from_parts(cls, detector: Detector, embedder: Embedder) -> Recognizer:
         """A recognizer of parts that are already there: other detectors, fakes in tests."""
         recognizer = cls.__new__(cls)
-        recognizer.__dict__.update(detector=detector, embedder=embedder)
+        recognizer.__dict__.update(detector=detector, embedder=embedder, detection="")
         return recognizer
 
     def threshold(self, *, fmr: float | None = None, threshold: float | None = None) -> Threshold:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from facenet.data.pairset import Picture
 from facenet.errors import DataError
 from facenet.images import SUFFIXES, find_images, is_image_name
 
@@ -59,6 +60,15 @@ def read_class_folders(folder: str | os.PathLike[str]) -> list[Sample]:
             "person; it holds none. Put the pictures of each person into a folder of their name."
         )
     return samples
+
+
+def class_pictures(folder: str | os.PathLike[str]) -> tuple[Picture, ...]:
+    """The pictures of a data set as `read_class_folders` finds them, named by their path in it."""
+    root = Path(folder)
+    return tuple(
+        Picture(sample.path.relative_to(root).as_posix(), sample.path, sample.person)
+        for sample in read_class_folders(root)
+    )
 
 
 def _entries(folder: str | os.PathLike[str]) -> tuple[Path, list[Path]]:

@@ -76,6 +76,11 @@ class Embedder:
         return self.card.contract + ("+flip" if self.flip else "")
 
     @property
+    def engine(self) -> dict[str, object]:
+        """What runs it: engine, version, device, precision, threads."""
+        return dict(self._engine.describe())
+
+    @property
     def precision(self) -> str:
         """Arithmetic of the engine: "fp32" or "bf16"."""
         return str(self._engine.describe()["precision"])
@@ -107,18 +112,15 @@ class Embedder:
 
     def embed_crops(self, crops: ImageArray) -> FloatArray:
         """Unit vectors of crops: uint8 (n, H, W, 3) RGB -> float32 (n, d)."""
-        if len(crops) == 0:
-            return self._none()
-        total = self._run(crops)
+        total = self.outputs(crops)
         if self.flip:
-            total = total + self._run(crops[:, :, ::-1])
+            total = total + self.outputs(crops[:, :, ::-1])
         return vectors.unit(total)
 
-    def _none(self) -> FloatArray:
-        return np.zeros((0, int(self.card.dimension or 0)), np.float32)
-
-    def _run(self, crops: ImageArray) -> FloatArray:
-        return np.concatenate([self._batch(crops[rows]) for rows in self.plan(len(crops))])
+    def outputs(self, crops: ImageArray) -> FloatArray:
+        """What the network says of crops, of whatever length: uint8 (n, H, W, 3) RGB -> (n, d)."""
+        none = np.zeros((0, int(self.card.dimension or 0)), np.float32)
+        return np.concatenate([none, *(self._batch(crops[rows]) for rows in self.plan(len(crops)))])
 
     def plan(self, count: int) -> Iterator[slice]:
         """Slices that cover `count` crops, each at most one batch."""

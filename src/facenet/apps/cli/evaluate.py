@@ -1,22 +1,18 @@
-"""`facenet evaluate lfw | fmr`."""
+"""`facenet evaluate lfw | pairs | bin | folder | cfp | agedb | all-pairs | forget`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from facenet.apps.cli.flags import Output, Recognition, command
-from facenet.apps.cli.outlet import bar, note, print_json
+from facenet.apps.cli.evaluating import Evaluating, Looking, answer, forgotten, run_pairs, save
+from facenet.apps.cli.flags import Deciding, Output, Recognition, command
+from facenet.apps.cli.outlet import bar
 
-app = typer.Typer(help="Accuracy and false-match rates on a data set.", no_args_is_help=True)
-
-SELECT = (
-    "With several faces in a picture: center_weighted_size, largest, probability or "
-    "largest_over_threshold."
-)
-Select = Annotated[str, typer.Option(help=SELECT)]
+app = typer.Typer(help="Accuracy and error rates on a data set.", no_args_is_help=True)
 
 
 @app.command()
@@ -26,48 +22,162 @@ def lfw(
     pairs: Annotated[Path, typer.Option(help="The pairs file, pairs.txt.")],
     output: Output,
     recognition: Recognition,
-    select: Select = "center_weighted_size",
+    evaluating: Evaluating,
 ) -> int:
     """Accuracy on Labeled Faces in the Wild.
 
-    facenet's protocol, 10 folds. A pair of which a picture is missing or has no face counts as
-    "different".
+    A pair of which a picture is missing or has no face counts as "different". Several models,
+    separated by commas, are compared on the same pairs.
     """
-    from facenet.apps.jobs.lfw import evaluate_lfw
+    from facenet.data.pairs import lfw_pairs
 
-    with bar("pictures") as done:
-        report = evaluate_lfw(images, pairs, recognition.recognizer(), select=select, done=done)
-    for problem in report.problems:
-        note(problem)
-    print_json(report.to_dict()) if output.json else print(report.sentence())
-    return 0
+    return run_pairs(lfw_pairs(images, pairs), recognition, evaluating, output)
 
 
 @app.command()
 @command
-def fmr(
+def pairs(
+    file: Annotated[Path, typer.Argument(help="CSV: a, b, same[, fold, person_a, person_b].")],
+    output: Output,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures.  [default: that of the CSV]")
+    ] = None,
+) -> int:
+    """Accuracy on your own list of pairs."""
+    from facenet.data.csvpairs import read_csv_pairs
+
+    return run_pairs(read_csv_pairs(file, root), recognition, evaluating, output)
+
+
+@app.command(name="bin")
+@command
+def bin_(
+    file: Annotated[Path, typer.Argument(help="Verification set of InsightFace, NAME.bin.")],
+    output: Output,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Find and align the face in each crop anew.")
+    ] = False,
+) -> int:
+    """Accuracy on an InsightFace verification set.
+
+    Its pictures are crops that others aligned to 112x112; they are used as they are, unless
+    --detect is given.
+    """
+    from facenet.data.bins import read_bin
+
+    pairs = replace(read_bin(file), aligned=not detect)
+    return run_pairs(pairs, recognition, evaluating, output)
+
+
+@app.command()
+@command
+def cfp(
+    root: Annotated[Path, typer.Argument(help="Folder that holds Data and Protocol.")],
+    output: Output,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    views: Annotated[str, typer.Option(help="FF: frontal-frontal, FP: frontal-profile.")] = "FP",
+) -> int:
+    """Accuracy on Celebrities in Frontal-Profile in the Wild."""
+    from facenet.data.cfp import read_cfp
+
+    return run_pairs(read_cfp(root, views), recognition, evaluating, output)
+
+
+@app.command(name="all-pairs")
+@command
+def all_pairs(
     images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
     output: Output,
     recognition: Recognition,
-    select: Select = "center_weighted_size",
+    looking: Looking,
     dataset: Annotated[
         str | None, typer.Option(help="Its name in the table.  [default: the folder's]")
     ] = None,
     card: Annotated[Path | None, typer.Option(help="Card (JSON) to write the table into.")] = None,
 ) -> int:
-    """Count the false matches at each similarity.
+    """False-match rates over every pair of pictures.
 
-    Every picture against every picture of another person.
+    Every picture against every other; the table of a model's card comes from here.
     """
-    from facenet.apps.jobs.falsematch import measure_table, require_card, table_text, write_table
+    from facenet.apps.jobs import allpairs as job
 
-    require_card(card)
-    recognizer, name = recognition.recognizer(), dataset or images.resolve().name
+    looking.ready()
+    job.require_card(card)
+    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
     with bar("pictures") as done:
-        table, problems = measure_table(images, recognizer, dataset=name, select=select, done=done)
-    for problem in problems:
-        note(problem)
+        seen = job.look_at_folder(images, recognizer, how, dataset=dataset, done=done)
+    with bar("pairs") as done:
+        found = job.compare_all(seen, replicates=looking.replicates, seed=looking.seed, done=done)
     if card:
-        write_table(card, table)
-    print_json(table_text(table)) if output.json else print(table_text(table)["text"])
+        job.write_table(card, found["fmr_table"])
+    save(looking.report, f"All pairs of {seen.dataset}", found, seen.pictures, seen.gathered)
+    answer(found, job.all_pairs_text, output)
+    return 0
+
+
+@app.command()
+@command
+def audit(
+    images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
+    output: Output,
+    recognition: Recognition,
+    looking: Looking,
+    duplicate_at: Annotated[
+        float, typer.Option(help="Similarity from which two pictures are near-duplicates.")
+    ] = 0.95,
+) -> int:
+    """Wrong labels and pictures that are there twice.
+
+    Lists pictures that are closer to another person than to the rest of their own, and pairs that
+    are nearly one picture. Nothing is changed.
+    """
+    from facenet.apps.jobs.auditing import audit_folder, audit_text
+
+    looking.ready()
+    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
+    with bar("pictures") as done:
+        found = audit_folder(images, recognizer, how, duplicate_at=duplicate_at, done=done)
+    save(looking.report, f"Audit of {images.name}", found.values, found.pictures, found.gathered)
+    answer(found.values, audit_text, output)
+    return 0
+
+
+@app.command()
+@command
+def overlap(
+    first: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    output: Output,
+    recognition: Recognition,
+    looking: Looking,
+    deciding: Deciding,
+) -> int:
+    """People who are in two data sets.
+
+    For training and evaluation sets this should be nobody. Compares every picture with every
+    other; --fmr or --threshold say from which similarity on two people are reported.
+    """
+    from facenet.apps.jobs.auditing import find_overlap, overlap_text
+
+    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
+    level = recognizer.threshold(fmr=deciding.fmr, threshold=deciding.threshold)
+    with bar("pictures") as done:
+        found = find_overlap((first, second), recognizer, how, threshold=level, done=done)
+    answer(found, overlap_text, output)
+    return 0
+
+
+@app.command()
+@command
+def forget(output: Output) -> int:
+    """Remove the face vectors that evaluations remembered."""
+    from facenet.apps.jobs.vectorcache import forget as remove
+
+    files, size = remove()
+    answer({"files": files, "bytes": size, "problems": []}, forgotten, output)
     return 0

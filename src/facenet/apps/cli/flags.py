@@ -110,6 +110,16 @@ class Recognition(Detection):
         named = {name: getattr(self, name) for name in ("model", "precision", "flip")}
         return {**Detection.options(self), **named}
 
+    def recognizers(self) -> list[Recognizer]:
+        """A recognizer for each model of a list with commas, none of which mixes flips in."""
+        from facenet.recognizer import Recognizer
+
+        names = list(dict.fromkeys(filter(None, (name.strip() for name in self.model.split(",")))))
+        if not names:
+            raise SettingsError("model should name an embedder or several; got none.")
+        options = {**self.options(), "flip": False}
+        return [Recognizer(**{**options, "model": name}) for name in names]
+
 
 def parse_size(size: str) -> tuple[int, int]:
     """Width and height from "112" or "96x112". Raises SettingsError."""

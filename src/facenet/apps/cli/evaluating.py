@@ -1,0 +1,150 @@
+"""What the verbs of `facenet evaluate` share: their flags, and how their answers are shown."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facenet.apps.cli.flags import Output, Recognition, flag
+from facenet.apps.cli.outlet import bar, note, print_json
+
+if TYPE_CHECKING:
+    from facenet.apps.jobs.evaluation import Evaluated, Evaluation, Seen
+    from facenet.apps.jobs.gather import Gathered, Gathering
+    from facenet.data.pairset import PairSet, Picture
+
+QUIET = 10
+"""Problems that are printed one by one; of more, a count."""
+FOR_THE_PAGE = ("curves", "worst")
+"""Keys that a report draws and `--json` leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """How the pictures of a data set are looked at, and where the report goes."""
+
+    select: str = flag(
+        "center_weighted_size",
+        "With several faces in a picture: center_weighted_size, largest, probability or "
+        "largest_over_threshold.",
+    )
+    no_cache: bool = flag(False, "Do not remember vectors for the next run, nor use those kept.")
+    replicates: int = flag(1000, "Draws of the bootstrap behind the intervals.")
+    seed: int = flag(0, "Seed of the draws.")
+    report: Path | None = flag(None, "Folder for report.html, report.json and report.csv.")
+
+    def ready(self) -> None:
+        """Find out before the work whether a report can be written."""
+        if self.report:
+            from facenet.evaluate.report import require_report_extra
+
+            require_report_extra()
+
+    def gathering(self, flip: bool) -> Gathering:
+        """How pictures are looked at with these flags."""
+        from facenet.apps.jobs.gather import Gathering
+
+        return Gathering(self.select, mirrors=flip, remember=not self.no_cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluating(Looking):
+    """How pairs are decided."""
+
+    protocol: str = flag("facenet", "Protocol: facenet, insightface or cosine.")
+    distance: str = flag("squared", "Of the protocol facenet: squared (Euclidean) or angle.")
+    subtract_mean: bool = flag(False, "Subtract the mean vector of the training folds.")
+
+    def how(self, flip: bool) -> Evaluation:
+        """The evaluation that these flags ask for. Raises SettingsError."""
+        from facenet.apps.jobs.evaluation import Evaluation
+        from facenet.evaluate.verification import VerificationSettings
+
+        settings = VerificationSettings(self.protocol, flip, self.subtract_mean, self.distance)
+        return Evaluation(settings, self.select, not self.no_cache, self.replicates, self.seed)
+
+
+def run_pairs(
+    pairs: PairSet,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    output: Output,
+    more: Seen | None = None,
+) -> int:
+    """Evaluate models on a pair set and show the answer; more: further numbers per model."""
+    from facenet.apps.jobs.evaluation import evaluate_pairs
+
+    evaluating.ready()
+    how, recognizers = evaluating.how(recognition.flip), recognition.recognizers()
+    with bar("pictures") as done:
+        evaluated = evaluate_pairs(pairs, recognizers, how, done=done, more=more)
+    show(pairs.dataset, evaluated, evaluating.report, output)
+    return 0
+
+
+def show(title: str, evaluated: Evaluated, report: Path | None, output: Output) -> None:
+    """Print what was measured, and write the report if one is wanted."""
+    from facenet.apps.jobs.reporting import assemble, difference, save_report, summary
+
+    note_problems(evaluated.models[0]["problems"])
+    if report:
+        whole = assemble(title, typed(), evaluated.models, evaluated.paired)
+        for path in save_report(report, whole, evaluated.pictures, evaluated.gathered):
+            note(f"wrote {path}")
+    if output.json:
+        print_json(plain(evaluated.models, evaluated.paired))
+    else:
+        print("\n\n".join(summary(model) for model in evaluated.models))
+        for row in evaluated.paired:
+            print(difference(row))
+
+
+def save(
+    folder: Path | None,
+    title: str,
+    values: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    gathered: Gathered,
+) -> None:
+    """Write the report of one record, if one is wanted."""
+    from facenet.apps.jobs.reporting import assemble, save_report
+
+    if folder:
+        for path in save_report(folder, assemble(title, typed(), [values]), pictures, gathered):
+            note(f"wrote {path}")
+
+
+def answer(values: Mapping[str, Any], text: Callable[[Any], str], output: Output) -> None:
+    """Print a record, as JSON or as its text, and its problems."""
+    note_problems(values["problems"])
+    print_json(plain([values], ())) if output.json else print(text(values))
+
+
+def forgotten(values: Mapping[str, Any]) -> str:
+    """What was removed, for a person."""
+    return f"removed {values['files']} files of remembered vectors, {values['bytes']:,} bytes"
+
+
+def plain(models: Sequence[Mapping[str, Any]], paired: Sequence[Any]) -> Any:
+    """What `--json` prints: the record of one model, or of several with their differences."""
+    kept = [
+        {key: value for key, value in model.items() if key not in FOR_THE_PAGE} for model in models
+    ]
+    return kept[0] if len(kept) == 1 else {"models": kept, "paired": list(paired)}
+
+
+def note_problems(problems: Sequence[str]) -> None:
+    """The first problems one by one, then how many more there are."""
+    for problem in problems[:QUIET]:
+        note(problem)
+    if len(problems) > QUIET:
+        note(f"{len(problems) - QUIET} more problems; --report and --json list them all.")
+
+
+def typed() -> str:
+    """The command as it was typed."""
+    return shlex.join(["facenet", *sys.argv[1:]])

@@ -1,0 +1,140 @@
+"""Data sets judged by a model: the work behind `facenet evaluate audit` and `overlap`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet.apps.jobs.evaluation import gather_pictures, model_facts
+from facenet.apps.jobs.gather import Done, Gathered, Gathering
+from facenet.data.folders import class_pictures
+from facenet.data.pairset import Picture
+from facenet.evaluate.audit import (
+    NamedVectors,
+    identity_overlap,
+    label_suspects,
+    lowest_mated,
+    similar_pairs,
+)
+from facenet.gallery.calibrate import Threshold
+from facenet.recognizer import Recognizer
+
+SHOWN = 50
+"""Pairs of each kind that a list holds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audited:
+    """values: the plain record. pictures, gathered: what was looked at, for the report."""
+
+    values: dict[str, Any]
+    pictures: tuple[Picture, ...]
+    gathered: Gathered
+
+
+def audit_folder(
+    folder: Path, recognizer: Recognizer, how: Gathering, *, duplicate_at: float, done: Done
+) -> Audited:
+    """Find wrong labels, pictures that are there twice, and pictures unlike the rest.
+
+    duplicate_at: similarity from which two pictures are near-duplicates. Raises DataError.
+    """
+    pictures = class_pictures(folder)
+    gathered = gather_pictures(recognizer, pictures, how, done=done)
+    labelled = _labelled(pictures, gathered)
+    suspects = [suspect.to_dict() for suspect in label_suspects(labelled)]
+    twice = {
+        name: [p.to_dict() for p in similar_pairs(labelled, threshold=duplicate_at, same=same)]
+        for name, same in (("one_picture_two_people", False), ("near_duplicates", True))
+    }
+    closest = similar_pairs(labelled, threshold=-1, same=False, most=SHOWN)
+    least = lowest_mated(labelled, most=SHOWN)
+    values = {
+        **model_facts(recognizer, gathered, aligned=how.aligned, select=how.select),
+        "dataset": folder.resolve().name,
+        "pictures": len(pictures),
+        "people": len(set(labelled.person)),
+        "failures": len(gathered.problems),
+        "duplicate_at": duplicate_at,
+        "suspects": suspects,
+        **twice,
+        "worst": {
+            "false_matches": [pair.to_dict() for pair in closest],
+            "false_non_matches": [pair.to_dict() for pair in least],
+        },
+    }
+    return Audited(values, pictures, gathered)
+
+
+def find_overlap(
+    folders: tuple[Path, Path],
+    recognizer: Recognizer,
+    how: Gathering,
+    *,
+    threshold: Threshold,
+    done: Done,
+) -> dict[str, Any]:
+    """People who seem to be in two data sets, with the false pairs that chance would bring."""
+    first, second = (class_pictures(folder) for folder in folders)
+    total = len(first) + len(second)
+    one = gather_pictures(recognizer, first, how, done=lambda n, _: done(n, total))
+    two = gather_pictures(recognizer, second, how, done=lambda n, _: done(len(first) + n, total))
+    a, b = _labelled(first, one), _labelled(second, two)
+    pairs = identity_overlap(a, b, threshold=threshold.similarity)
+    comparisons = len(a.picture) * len(b.picture)
+    return {
+        "model": recognizer.embedder.card.name,
+        "contract": recognizer.embedder.contract,
+        "threshold": threshold.similarity,
+        "fmr": threshold.fmr,
+        "comparisons": comparisons,
+        "expected_by_chance": None if threshold.fmr is None else threshold.fmr * comparisons,
+        "people": [len(set(a.person)), len(set(b.person))],
+        "shared": [pair.to_dict() for pair in pairs],
+        "problems": [*one.problems.values(), *two.problems.values()],
+    }
+
+
+def audit_text(values: dict[str, Any]) -> str:
+    """The findings of an audit for a person."""
+    lines = [
+        f"{values['pictures']:,} pictures of {values['people']:,} people, "
+        f"{values['failures']} without a usable face",
+        f"{len(values['suspects'])} pictures are closer to another person than to their own:",
+    ]
+    lines += [
+        f"  {s['picture']} looks like {s['looks_like']} ({s['other']:.3f} against {s['own']:.3f})"
+        for s in values["suspects"][:SHOWN]
+    ]
+    for name, words in (
+        ("one_picture_two_people", "pairs of two people are nearly one picture"),
+        ("near_duplicates", "pairs of one person are nearly one picture"),
+    ):
+        lines.append(f"{len(values[name])} {words} (similarity {values['duplicate_at']:g} or more)")
+        lines += [f"  {p['a']}  {p['b']}  {p['similarity']:.3f}" for p in values[name][:SHOWN]]
+    return "\n".join(lines)
+
+
+def overlap_text(values: dict[str, Any]) -> str:
+    """The people of both sets for a person."""
+    chance = values["expected_by_chance"]
+    said = "" if chance is None else f"; chance alone would bring about {chance:.2g} such pairs"
+    lines = [
+        f"{len(values['shared'])} pairs of people reach similarity {values['threshold']:.3f} in "
+        f"{values['comparisons']:,} comparisons of pictures{said}"
+    ]
+    lines += [
+        f"  {p['person_a']}  {p['person_b']}  {p['similarity']:.3f}  {p['a']}  {p['b']}"
+        for p in values["shared"]
+    ]
+    return "\n".join(lines)
+
+
+def _labelled(pictures: tuple[Picture, ...], gathered: Gathered) -> NamedVectors:
+    """The pictures with a face."""
+    used = np.flatnonzero(gathered.views.found)
+    rows = gathered.vectors()[used]
+    return NamedVectors(rows, [pictures[i].name for i in used], [pictures[i].person for i in used])

@@ -1,0 +1,158 @@
+"""Verification of one or several models on a pair set: the work behind `facenet evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from time import perf_counter
+from typing import Any
+
+from facenet.apps.jobs.gather import Done, Gathered, Gatherer, Gathering
+from facenet.data.pairset import PairSet, Picture
+from facenet.errors import DataError
+from facenet.evaluate.intervals import REPLICATES
+from facenet.evaluate.pairreport import PairReport, compare_models, verification_report
+from facenet.evaluate.verification import VerificationSettings
+from facenet.models.card import ModelCard
+from facenet.recognizer import Recognizer
+
+Seen = Callable[[Recognizer, Gathered], dict[str, Any]]
+"""Further numbers of one model, from what it saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a set is evaluated. settings: the protocol. select: which of several faces.
+    remember: keep what was seen for the next run. replicates, seed: of the bootstrap."""
+
+    settings: VerificationSettings = field(default_factory=VerificationSettings)
+    select: str = "center_weighted_size"
+    remember: bool = True
+    replicates: int = REPLICATES
+    seed: int = 0
+
+    def gathering(self, *, aligned: bool = False) -> Gathering:
+        """How pictures are looked at for it."""
+        return Gathering(self.select, aligned, self.settings.mirrors, self.remember)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """models: a plain record per model, the numbers of `verification_report` and what they rest
+    on. paired: differences of each two models. pictures: those that were looked at. gathered: what
+    the first model saw in them."""
+
+    models: list[dict[str, Any]]
+    paired: list[dict[str, Any]]
+    pictures: tuple[Picture, ...]
+    gathered: Gathered
+
+
+def evaluate_pairs(
+    pairs: PairSet,
+    recognizers: Sequence[Recognizer],
+    how: Evaluation,
+    *,
+    done: Done,
+    more: Seen | None = None,
+) -> Evaluated:
+    """Run a protocol for each model on the same pairs and the same bootstrap draws.
+
+    more: adds numbers of its own to the record of each model. Raises DataError when no face is
+    found at all.
+    """
+    reports: list[PairReport] = []
+    models: list[dict[str, Any]] = []
+    first: Gathered | None = None
+    for number, recognizer in enumerate(recognizers):
+        gathered = gather_pictures(
+            recognizer,
+            pairs.pictures,
+            how.gathering(aligned=pairs.aligned),
+            done=lambda count, total, n=number: done(  # type: ignore[misc]
+                n * total + count, len(recognizers) * total
+            ),
+        )
+        start = perf_counter()
+        report = verification_report(
+            pairs, gathered.views, how.settings, replicates=how.replicates, seed=how.seed
+        )
+        extra = more(recognizer, gathered) if more else {}
+        facts = model_facts(recognizer, gathered, aligned=pairs.aligned, select=how.select)
+        facts["seconds"]["score"] = perf_counter() - start
+        folds = how.settings.sentence(len(report.result.thresholds))
+        sentence = f"{folds}; {facts.pop('cropping')}"
+        models.append(
+            {**facts, "protocol": sentence, "protocol_name": how.settings.protocol}
+            | report.values
+            | {"digests": dict(pairs.digests), "notes": list(pairs.notes)}
+            | extra
+        )
+        reports.append(report)
+        first = first or gathered
+    if first is None:
+        raise DataError("An evaluation needs one model or more; got none.")
+    paired = [
+        {"a": models[i]["model"], "b": models[j]["model"], **row}
+        for i, j in combinations(range(len(models)), 2)
+        for row in compare_models(reports[i], reports[j])
+    ]
+    return Evaluated(models, paired, pairs.pictures, first)
+
+
+def gather_pictures(
+    recognizer: Recognizer, pictures: Sequence[Picture], how: Gathering, *, done: Done
+) -> Gathered:
+    """What a model sees in pictures. Raises DataError when that is nothing at all."""
+    gathered = Gatherer(recognizer, how).gather(pictures, done)
+    if not gathered.views.found.any():
+        why = next(iter(gathered.problems.values()), "There are no pictures.")
+        raise DataError(
+            f"A face should be found in some of the {len(pictures)} pictures; in none it was. The "
+            f"first: {why}"
+        )
+    return gathered
+
+
+def model_facts(
+    recognizer: Recognizer, gathered: Gathered, *, aligned: bool, select: str
+) -> dict[str, Any]:
+    """What the numbers of a model rest on, as plain values."""
+    embedder = recognizer.embedder
+    card, engine = embedder.card, embedder.engine
+    published = _published(card)
+    return {
+        "model": card.name,
+        "model_digest": card.source.sha256,
+        "contract": card.contract,
+        "precision": embedder.precision,
+        "engine": f"{engine['engine']} {engine['version']} on {engine['device']}",
+        "detector": "none: the pictures are crops" if aligned else recognizer.detection,
+        "preprocess": asdict(embedder.preprocess),
+        "commercial": card.licence.commercial,
+        "cropping": _cropping(recognizer, aligned, select),
+        "published": published[0],
+        "published_protocol": published[1],
+        "seconds": dict(gathered.seconds),
+        "remembered": gathered.remembered,
+        "problems": list(gathered.problems.values()),
+    }
+
+
+def _cropping(recognizer: Recognizer, aligned: bool, select: str) -> str:
+    preprocess = recognizer.embedder.preprocess
+    size = f"{preprocess.width}x{preprocess.height}"
+    if aligned:
+        crop = f"crops as they are in the file, resized to {size} where they are not"
+    else:
+        margin = f" margin {preprocess.margin}" if preprocess.margin else ""
+        crop = f"face by {select}, crop {preprocess.crop}{margin} {size}"
+    return f"{crop}, standardise {preprocess.standardise}"
+
+
+def _published(card: ModelCard) -> tuple[float | None, str | None]:
+    for figure in card.figures:
+        if figure.name == "LFW accuracy" and figure.origin.startswith("published"):
+            return figure.value, figure.protocol
+    return None, None

@@ -1,0 +1,289 @@
+"""What a recognizer sees in the pictures of a data set: the work before every evaluation.
+
+One face per picture is chosen, cropped and put through the network, and, where a protocol asks
+for it, its mirror image too. What was seen is remembered by content (see `vectorcache`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from facenet import __version__
+from facenet.apps.jobs.vectorcache import VectorCache, cache_folder
+from facenet.data.pairset import Picture
+from facenet.errors import ImageError, InputError, SettingsError
+from facenet.evaluate.verification import Views
+from facenet.faces.align import crop_faces
+from facenet.faces.bilinear import resize_bilinear
+from facenet.faces.detect import RULES, select_faces
+from facenet.faces.quality import sharpness
+from facenet.images import load_image
+from facenet.recognizer import GROUP, Recognizer
+from facenet.types import Faces, FloatArray, ImageArray
+from facenet.vectors import unit
+
+Done = Callable[[int, int], None]
+"""Called with pictures done and pictures in all."""
+
+REVISION = 1
+"""Raised whenever this version sees pictures otherwise than the last one did."""
+HEAD = 16
+"""Values of a remembered row before its vectors: score, box, landmarks, sharpness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """How pictures are looked at.
+
+    select: which of several faces, a key of `faces.detect.RULES`. aligned: they are crops already
+    and no face is looked for. mirrors: look at mirror images too. remember: use the cache.
+    Raises SettingsError for another rule.
+    """
+
+    select: str = "center_weighted_size"
+    aligned: bool = False
+    mirrors: bool = False
+    remember: bool = True
+
+    def __post_init__(self) -> None:
+        if self.select not in RULES:
+            raise SettingsError(f"select should be one of {', '.join(RULES)}; got {self.select!r}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """What was seen in each of m pictures.
+
+    views: the network's outputs. heads: float32 (m, 16), detection score, box, five landmarks,
+    sharpness; NaN without a face. problems: a sentence for each row without a face.
+    seconds: spent per stage; reading goes on beside the other stages. remembered: rows that were
+    known from an earlier run.
+    """
+
+    views: Views
+    heads: FloatArray
+    problems: Mapping[int, str]
+    seconds: Mapping[str, float]
+    remembered: int
+
+    def vectors(self) -> FloatArray:
+        """One unit vector per picture, with the mirror image summed in where it was looked at.
+
+        Returns float32 (m, d); zeros without a face.
+        """
+        total = self.views.plain
+        if self.views.mirrored is not None:
+            total = total + self.views.mirrored
+        return unit(np.where(self.views.found[:, None], total, 0))
+
+    @property
+    def boxes(self) -> FloatArray:
+        """The chosen faces: float32 (m, 4), x1 y1 x2 y2 in pixels; NaN without a face."""
+        return self.heads[:, 1:5]
+
+    @property
+    def landmarks(self) -> FloatArray:
+        """Their five points: float32 (m, 5, 2), x y in pixels; NaN without."""
+        return self.heads[:, 5:15].reshape(-1, 5, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A picture on its way: its content's digest, and what is known of it, pixels, or a reason."""
+
+    row: int
+    digest: bytes = b""
+    known: FloatArray | None = None
+    pixels: ImageArray | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"read": 0.0, "detect": 0.0, "embed": 0.0}
+    )
+
+    def time(self, stage: str, start: float) -> None:
+        self.seconds[stage] += perf_counter() - start
+
+
+class Gatherer:
+    """Looks at pictures with one recognizer. Raises StorageError when the cache cannot be used."""
+
+    def __init__(self, recognizer: Recognizer, how: Gathering) -> None:
+        self._recognizer, self._how = recognizer, how
+        self._width = int(recognizer.embedder.card.dimension or 0)
+        self._cache = VectorCache(self._terms(), self._folder())
+        self._clock = _Clock()
+
+    def gather(self, pictures: Sequence[Picture], done: Done) -> Gathered:
+        """Look at all pictures; a broken one is a problem of its own and does not stop the rest."""
+        rows: dict[int, FloatArray] = {}
+        problems: dict[int, str] = {}
+        remembered = count = 0
+        for group in self._groups(pictures):
+            problems |= {item.row: item.problem for item in group if item.problem}
+            known = {item.row: item.known for item in group if item.known is not None}
+            rows |= known
+            remembered += len(known)
+            fresh = self._look(group, pictures, problems)
+            self._cache.keep({item.digest: fresh[item.row] for item in group if item.row in fresh})
+            rows |= fresh
+            count += len(group)
+            done(count, len(pictures))
+        for row, seen in rows.items():
+            if len(seen) == 0:
+                problems[row] = f"No face was found in {pictures[row].name}."
+        return self._gathered(len(pictures), rows, problems, remembered)
+
+    def _gathered(
+        self, count: int, rows: dict[int, FloatArray], problems: dict[int, str], remembered: int
+    ) -> Gathered:
+        width = HEAD + self._width * (2 if self._how.mirrors else 1)
+        table = np.full((count, width), np.nan, np.float32)
+        for row, seen in rows.items():
+            if len(seen):
+                table[row] = seen[:width]
+        plain, mirrored = table[:, HEAD : HEAD + self._width], table[:, HEAD + self._width :]
+        views = Views(
+            plain,
+            mirrored if self._how.mirrors else None,
+            np.array([len(rows.get(row, ())) > 0 for row in range(count)], bool),
+        )
+        ordered = {row: problems[row] for row in sorted(problems)}
+        return Gathered(views, table[:, :HEAD], ordered, dict(self._clock.seconds), remembered)
+
+    def _look(
+        self, group: Sequence[_Read], pictures: Sequence[Picture], problems: dict[int, str]
+    ) -> dict[int, FloatArray]:
+        """Rows of the pictures of a group that are not known; reasons go into `problems`."""
+        images = {item.row: item.pixels for item in group if item.pixels is not None}
+        faces = self._faces(images)
+        crops: dict[int, ImageArray] = {}
+        start = perf_counter()
+        for row, image in images.items():
+            try:
+                crops[row] = self._crops(image, faces[row])
+            except InputError as error:
+                problems[row] = f"{pictures[row].name}: {error}"
+        used = [row for row in crops if len(crops[row])]
+        found = {row: np.empty(0, np.float32) for row in crops}
+        if used:
+            stacked = np.concatenate([crops[row] for row in used])
+            heads = np.stack([_head(faces[row]) for row in used])
+            parts = [heads, sharpness(stacked)[:, None], self._outputs(stacked)]
+            if self._how.mirrors:
+                parts.append(self._outputs(np.ascontiguousarray(stacked[:, :, ::-1])))
+            found |= dict(zip(used, np.concatenate(parts, axis=1, dtype=np.float32), strict=True))
+        self._clock.time("embed", start)
+        return found
+
+    def _outputs(self, crops: ImageArray) -> FloatArray:
+        return self._recognizer.embedder.outputs(crops)
+
+    def _faces(self, images: dict[int, ImageArray]) -> dict[int, Faces]:
+        """The chosen face of each picture; of a crop the whole picture."""
+        start = perf_counter()
+        if self._how.aligned:
+            found = [_whole(image) for image in images.values()]
+        else:
+            found = self._recognizer.detector.detect(list(images.values())) if images else []
+            found = [
+                select_faces(faces, self._how.select, (image.shape[1], image.shape[0]))
+                for faces, image in zip(found, images.values(), strict=True)
+            ]
+        self._clock.time("detect", start)
+        return dict(zip(images, found, strict=True))
+
+    def _crops(self, image: ImageArray, faces: Faces) -> ImageArray:
+        preprocess = self._recognizer.embedder.preprocess
+        if self._how.aligned:
+            size = (preprocess.width, preprocess.height)
+            fits = (image.shape[1], image.shape[0]) == size
+            return (image if fits else resize_bilinear(image, *size))[None]
+        return crop_faces(image, faces, preprocess)
+
+    def _groups(self, pictures: Sequence[Picture]) -> Iterator[list[_Read]]:
+        """Pictures in groups, read ahead by a thread."""
+        starts = range(0, len(pictures), GROUP)
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for start in starts:
+                ready, coming = coming, pool.submit(self._read_group, pictures, start)
+                if ready:
+                    yield ready.result()
+            if coming:
+                yield coming.result()
+
+    def _read_group(self, pictures: Sequence[Picture], start: int) -> list[_Read]:
+        began = perf_counter()
+        rows = range(start, min(start + GROUP, len(pictures)))
+        digests = {row: _digest(pictures[row]) for row in rows}
+        known = self._cache.find([digest for digest in digests.values() if digest])
+        group = [self._read(row, pictures[row], digests[row], known) for row in rows]
+        self._clock.time("read", began)
+        return group
+
+    def _read(
+        self, row: int, picture: Picture, digest: bytes, known: Mapping[bytes, FloatArray]
+    ) -> _Read:
+        if picture.source is None:
+            return _Read(row, problem=f"No such picture: {picture.name}.")
+        seen = known.get(digest)
+        enough = HEAD + self._width * (2 if self._how.mirrors else 1)
+        if seen is not None and (len(seen) == 0 or len(seen) >= enough):
+            return _Read(row, digest, known=seen)
+        try:
+            return _Read(row, digest, pixels=load_image(picture.source))
+        except ImageError as error:
+            said = str(error)
+            named = said if isinstance(picture.source, Path) else f"{picture.name}: {said}"
+            return _Read(row, digest, problem=named)
+
+    def _folder(self) -> Path | None:
+        known = self._recognizer.detection or self._how.aligned
+        return cache_folder() if self._how.remember and known else None
+
+    def _terms(self) -> dict[str, str]:
+        """Everything that what is seen depends on, but the picture."""
+        embedder, how = self._recognizer.embedder, self._how
+        return {
+            "facenet": f"{__version__}/{REVISION}",
+            "embedder": embedder.card.contract,
+            "engine": str([embedder.engine[name] for name in ("engine", "version", "precision")]),
+            "detection": "aligned" if how.aligned else self._recognizer.detection,
+            "select": "" if how.aligned else how.select,
+        }
+
+
+def _digest(picture: Picture) -> bytes:
+    """SHA-256 of a picture's content; empty when there is none to be read."""
+    if isinstance(picture.source, bytes):
+        return hashlib.sha256(picture.source).digest()
+    try:
+        if picture.source is not None and picture.source.is_file():
+            with picture.source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+    except OSError:  # reading it for its pixels will say why
+        pass
+    return b""
+
+
+def _head(faces: Faces) -> FloatArray:
+    """Score, box and landmarks of one face: float32 (15,)."""
+    points = np.full((1, 5, 2), np.nan) if faces.landmarks is None else faces.landmarks
+    return np.concatenate([faces.detection_score[:1], faces.boxes[0], points[0].ravel()])
+
+
+def _whole(image: ImageArray) -> Faces:
+    """A face that fills its picture."""
+    box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+    return Faces(box, None, np.ones(1, np.float32))

@@ -1,0 +1,135 @@
+"""From evaluated models to the report on the disk."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet import __version__
+from facenet.apps.jobs.gather import Gathered
+from facenet.data.pairset import Picture
+from facenet.errors import ImageError
+from facenet.evaluate.report import write_report
+from facenet.images import load_image
+from facenet.models.home import cpu_name, cpu_threads
+from facenet.types import FloatArray
+
+HEIGHT = 132
+"""Pixels of a face in a report."""
+ROOM = 0.35
+"""What is shown around a face, as a share of its sides."""
+
+
+def assemble(
+    title: str, command: str, models: Sequence[Mapping[str, Any]], paired: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """The whole report as plain values: the header, a record per model, differences."""
+    return {
+        "title": title,
+        "command": command,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "facenet": __version__,
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": cpu_threads(),
+            "system": platform.platform(terse=True),
+            "python": platform.python_version(),
+        },
+        "models": [dict(model) for model in models],
+        "paired": list(paired),
+    }
+
+
+def save_report(
+    folder: Path, report: Mapping[str, Any], pictures: Sequence[Picture], gathered: Gathered
+) -> list[Path]:
+    """Write report.html, report.json and report.csv, with the faces of the worst pairs.
+
+    Raises MissingExtraError, StorageError.
+    """
+    return write_report(folder, report, pictures=thumbnails(report, pictures, gathered))
+
+
+def thumbnails(
+    report: Mapping[str, Any], pictures: Sequence[Picture], gathered: Gathered
+) -> dict[str, bytes]:
+    """JPEGs of the faces that the report names as worst, by the name of their picture."""
+    rows = {picture.name: row for row, picture in enumerate(pictures)}
+    named = {
+        pair[side]
+        for model in report["models"]
+        for kind in model.get("worst", {}).values()
+        for pair in kind
+        for side in ("a", "b")
+    }
+    shown = {}
+    for name in sorted(named & set(rows)):
+        jpeg = _face(pictures[rows[name]], gathered.boxes[rows[name]])
+        if jpeg:
+            shown[name] = jpeg
+    return shown
+
+
+def _face(picture: Picture, box: FloatArray) -> bytes | None:
+    """A face with some room around it; None when the picture cannot be read any more."""
+    import cv2
+
+    if picture.source is None or not np.isfinite(box).all():
+        return None
+    try:
+        image = load_image(picture.source)
+    except ImageError:  # it was readable a moment ago; the pair is shown by name then
+        return None
+    room = ROOM * (box[2:] - box[:2])
+    x1, y1 = np.maximum(box[:2] - room, 0).astype(int)
+    x2, y2 = np.ceil(box[2:] + room).astype(int)
+    cut = image[y1:y2, x1:x2]
+    if cut.size == 0:
+        return None
+    width = max(1, round(HEIGHT * cut.shape[1] / cut.shape[0]))
+    small = cv2.resize(cut, (width, HEIGHT), interpolation=cv2.INTER_AREA)
+    encoded, data = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return data.tobytes() if encoded else None
+
+
+def summary(model: Mapping[str, Any]) -> str:
+    """The numbers of one model for a person, a line each, with what they rest on."""
+    lines = [
+        f"{model['model']} ({model['precision']}): accuracy {model['accuracy']:.4f} "
+        f"+- {model['accuracy_std']:.4f} {_interval(model['accuracy_ci'])} on {model['pairs']:,} "
+        f"pairs, threshold {model['threshold']:.3f}",
+        f"AUC {model['auc']:.5f} {_interval(model['auc_ci'])}, "
+        f"EER {model['eer']:.4f} {_interval(model['eer_ci'])}",
+    ]
+    for name, point in model["tar_at_far"].items():
+        lines.append(
+            f"TAR {point['tar']:.4f} {_interval(point['ci'])} at FAR {name}: similarity "
+            f"{point['threshold']:.3f}, {point['false_matches']} false matches"
+        )
+    if model["refused"]:
+        lines.append(f"not printed: {next(iter(model['refused'].values()))}")
+    lines.append(f"protocol: {model['protocol']}")
+    lines.append(f"pairs without both faces: {model['not_found']}, counted as different")
+    if model["published"] is not None:
+        lines.append(f"published: {model['published']} ({model['published_protocol']})")
+    return "\n".join([*lines, *model["notes"]])
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """One difference of two models for a person."""
+    return (
+        f"{row['a']} less {row['b']}: {row['metric']} {row['difference']:+.4f} "
+        f"{_interval(row['ci'], signed=True)}"
+    )
+
+
+def _interval(ends: Sequence[float] | None, *, signed: bool = False) -> str:
+    if ends is None:
+        return "[no interval]"
+    low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in ends)
+    return f"[{low}, {high}]"
