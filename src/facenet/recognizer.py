@@ -11,21 +11,34 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from facenet import vectors
 from facenet.data.folders import read_people
-from facenet.errors import ImageError, InputError, NoFaceError, SeveralFacesError
+from facenet.errors import (
+    ImageError,
+    InputError,
+    NoFaceError,
+    SettingsError,
+    SeveralFacesError,
+)
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.detectors import DetectorSettings, open_detector
 from facenet.faces.embed import Embedder
 from facenet.faces.mtcnn import MtcnnSettings
 from facenet.gallery import compare as decisions
-from facenet.gallery.calibrate import Threshold, decide_threshold
+from facenet.gallery.calibrate import (
+    Threshold,
+    decide_threshold,
+    fmr_for_identification,
+    probability,
+)
 from facenet.gallery.compare import People, Verification
 from facenet.images import is_many, load_image, load_images
+from facenet.models.calibration import Calibration, calibration_path, load_calibration
 from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER, find_card
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import load_model
@@ -52,7 +65,9 @@ class Recognizer:
     model: name of an embedder, detector: of a detector (`facenet models list`). engine: "auto",
     "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
     precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
-    detection: options of the detector, such as `MtcnnSettings`.
+    detection: options of the detector, such as `MtcnnSettings`. calibration: whose false-match
+    rates count: "auto" (those of `facenet calibrate` where they were measured, else the card's),
+    "card", or a file.
 
     The attribute `detection` says which detector with which options it is, "" for `from_parts`.
     """
@@ -69,11 +84,12 @@ class Recognizer:
         precision: str = "fp32",
         flip: bool = False,
         detection: DetectorSettings | None = None,
+        calibration: str | os.PathLike[str] = "auto",
     ) -> None:
         self._settings = EngineSettings(engine=engine, device=device, precision=precision)
         self._model = find_card(model, kind="embedder").name
         self._detector = find_card(detector, kind="detector").name
-        self._flip, self._detection = flip, detection
+        self._flip, self._detection, self._calibration = flip, detection, calibration
         card = find_card(self._detector)
         options = asdict(detection or MtcnnSettings())
         self.detection = f"{card.contract} {json.dumps(options, sort_keys=True)}"
@@ -91,18 +107,51 @@ class Recognizer:
         return open_detector(self._detector, settings, options=self._detection)
 
     @classmethod
-    def from_parts(cls, detector: Detector, embedder: Embedder) -> Recognizer:
+    def from_parts(
+        cls, detector: Detector, embedder: Embedder, calibration: Calibration | None = None
+    ) -> Recognizer:
         """A recognizer of parts that are already there: other detectors, fakes in tests."""
         recognizer = cls.__new__(cls)
-        recognizer.__dict__.update(detector=detector, embedder=embedder, detection="")
+        recognizer.__dict__.update(
+            detector=detector, embedder=embedder, detection="", calibration=calibration
+        )
         return recognizer
 
-    def threshold(self, *, fmr: float | None = None, threshold: float | None = None) -> Threshold:
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What was measured of this model on one's own pictures; None: the card's rates count."""
+        if self._calibration == "card":
+            return None
+        if self._calibration != "auto":
+            return load_calibration(Path(self._calibration))
+        own = calibration_path(self.embedder.contract)
+        return load_calibration(own) if own.exists() else None
+
+    def threshold(
+        self,
+        *,
+        fmr: float | None = None,
+        threshold: float | None = None,
+        fpir: float | None = None,
+        comparisons: int = 1,
+    ) -> Threshold:
         """The similarity to decide at: by false-match rate (default 1e-4), or as given.
 
-        Raises SettingsError when the model's table does not reach the rate.
+        fpir: false-positive rate of a search that compares with `comparisons` vectors.
+        Raises SettingsError when the model's table does not reach the rate, or when two of them
+        are given; ContractError for a calibration of another model.
         """
-        return decide_threshold(self.embedder.card, fmr=fmr, threshold=threshold)
+        if fpir is not None:
+            if fmr is not None or threshold is not None:
+                raise SettingsError("Give one of fmr, fpir and threshold, not several.")
+            fmr = fmr_for_identification(fpir, comparisons)
+        return decide_threshold(
+            self.embedder.card,
+            fmr=fmr,
+            threshold=threshold,
+            calibration=self.calibration,
+            contract=self.embedder.contract,
+        )
 
     def detect(self, source: Any, *, color: str = "rgb") -> Any:
         """The faces of a photo as `Faces` without embeddings; for a list, a list of `Faces`."""
@@ -153,17 +202,29 @@ class Recognizer:
         *,
         fmr: float | None = None,
         threshold: float | None = None,
+        prior: float | None = None,
         select: str | None = None,
         color: str = "rgb",
     ) -> Verification:
         """Do two photos, one face each, show the same person?
 
-        fmr: false-match rate to decide at (default 1e-4); threshold: a similarity instead.
+        fmr: false-match rate to decide at (default 1e-4); threshold: a similarity instead. prior:
+        share of pairs of one person among those you compare, for `probability`, which needs a
+        calibration.
         """
         level = self.threshold(fmr=fmr, threshold=threshold)
+        if prior is not None and self.calibration is None:
+            raise SettingsError(
+                "A prior is of use to calibrated probabilities; this model has none. Make them "
+                "with `facenet calibrate FOLDER`, or leave prior out."
+            )
         first = self.face(a, select=select, color=color)
         second = self.face(b, select=select, color=color)
-        return decisions.verify(first, second, level)
+        answer = decisions.verify(first, second, level)
+        if self.calibration is None:
+            return answer
+        chance = probability(answer.similarity, self.calibration, prior)
+        return replace(answer, probability=float(chance))
 
     def compare(
         self, sources: Iterable[Any], *, select: str | None = None, color: str = "rgb"
@@ -208,15 +269,19 @@ class Recognizer:
         *,
         fmr: float | None = None,
         threshold: float | None = None,
+        fpir: float | None = None,
         color: str = "rgb",
     ) -> Any:
         """Name every face of a photo, or of each of a list of photos.
 
         known: `People`, a folder or a mapping name -> photos. fmr, threshold: as in `verify`.
+        fpir: how often a stranger may be named, over all known people, in place of fmr.
         Returns a list of `Identification`, one per face; for a list of photos, a list of lists.
         """
-        level = self.threshold(fmr=fmr, threshold=threshold)
         people = known if isinstance(known, People) else self.enrol(known, color=color).people
+        level = self.threshold(
+            fmr=fmr, threshold=threshold, fpir=fpir, comparisons=len(people.names)
+        )
         found = self.faces(photos, color=color)
         if isinstance(found, Faces):
             return decisions.identify(people, found, level)
@@ -293,8 +358,9 @@ def verify(
     **options: Any,
 ) -> Verification:
     """Do two photos, one face each, show the same person? See `Recognizer.verify`."""
+    prior = options.pop("prior", None)
     return _recognizer(options).verify(
-        a, b, fmr=fmr, threshold=threshold, select=select, color=color
+        a, b, fmr=fmr, threshold=threshold, prior=prior, select=select, color=color
     )
 
 
@@ -304,11 +370,14 @@ def identify(
     *,
     fmr: float | None = None,
     threshold: float | None = None,
+    fpir: float | None = None,
     color: str = "rgb",
     **options: Any,
 ) -> Any:
     """Name every face of photos, or call it unknown. See `Recognizer.identify`."""
-    return _recognizer(options).identify(known, photos, fmr=fmr, threshold=threshold, color=color)
+    return _recognizer(options).identify(
+        known, photos, fmr=fmr, threshold=threshold, fpir=fpir, color=color
+    )
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,26 @@ def test_crops_of_others_are_used_as_they_are(home):
     assert gathered.boxes[1].tolist() == [0, 0, 40, 40]
     assert np.isnan(gathered.landmarks[0]).all()
     assert gathered.problems[2].startswith("c: ")
+
+
+def test_points_of_the_data_set_are_taken_as_they_are(pictures):
+    """No face is looked for; the same picture with other points is another face."""
+    card = toy_card(preprocess={"crop": "similarity"})
+    recognizer = Recognizer.from_parts(ToyDetector(find_face), Embedder(card, ToyEngine()))
+    recognizer.detection = "toy detector"
+    points = toy_faces(CENTRE).landmarks[0]
+    given = [
+        replace(pictures[0], landmarks=tuple(map(float, (points + shift).ravel())))
+        for shift in (0, 5)
+    ]
+    gathered = gather(given, recognizer)
+    assert recognizer.detector.sizes == []
+    assert gathered.landmarks[0] == pytest.approx(points)
+    assert not np.allclose(gathered.views.plain[0], gathered.views.plain[1])
+    image = load_image(pictures[0].source)
+    face = recognizer.embedder.embed([image], [toy_faces(CENTRE)])[0].embedding[0]
+    assert gathered.vectors()[0] == pytest.approx(face, abs=1e-6)
+    assert gather(given, recognizer).remembered == 2
 
 
 def test_progress_and_seconds(pictures):

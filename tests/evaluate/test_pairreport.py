@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from facenet.data.pairset import PairSet, Picture
-from facenet.errors import DataError
 from facenet.evaluate import curves
 from facenet.evaluate.pairreport import compare_models, verification_report, worst_pairs
 from facenet.evaluate.verification import VerificationSettings, Views, verify_pairs
@@ -135,9 +134,23 @@ def test_models_are_compared_on_the_same_draws():
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_one_kind_of_pair_is_refused(same):
+def test_one_kind_of_pair_has_an_accuracy_and_no_error_rates(same):
     pairs, views = world(1.0)
     rows = np.flatnonzero(pairs.same == same)
-    one = PairSet("toy", pairs.pictures, pairs.a[rows], pairs.b[rows], pairs.same[rows], rows % 2)
-    with pytest.raises(DataError, match=f"are of {'one' if same else 'two'}"):
-        verification_report(one, views, VerificationSettings())
+    one = PairSet(
+        "toy",
+        pairs.pictures,
+        pairs.a[rows],
+        pairs.b[rows],
+        pairs.same[rows],
+        np.arange(len(rows)) % 2,
+    )
+    made = verification_report(one, views, VerificationSettings(), replicates=50)
+    values = made.values
+    assert 0.9 < values["accuracy"] <= 1
+    assert [values[name] for name in ("auc", "auc_ci", "eer", "eer_ci")] == [None] * 4
+    assert values["tar_at_far"] == {}
+    assert len(values["refused"]) == 6
+    assert f"of {'one person' if same else 'two people'}: error rates need" in values["notes"][0]
+    json.dumps(values, allow_nan=False)
+    assert [row["metric"] for row in compare_models(made, made)] == ["accuracy"]

@@ -23,12 +23,14 @@ class Picture:
     """One picture of a data set.
 
     name: as reports show it, unique within the set. source: its file, or its encoded bytes, or
-    None when it is missing. person: who it shows, "" when the set does not say.
+    None when it is missing. person: who it shows, "" when the set does not say. landmarks: x y of
+    five points in pixels, where the set gives them: then no face is looked for.
     """
 
     name: str
     source: Path | bytes | None
     person: str = ""
+    landmarks: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from facenet.data.pairset import PairSet
-from facenet.errors import DataError
 from facenet.evaluate import curves
 from facenet.evaluate.folds import VAL_FAR, Decisions, Floats
 from facenet.evaluate.intervals import (
@@ -52,20 +51,16 @@ def verification_report(
 ) -> PairReport:
     """Run a protocol on a pair set and say how far each number can be trusted.
 
-    replicates, seed: of the bootstrap over people. Raises DataError where a set has only mated or
-    only non-mated pairs, or fewer than two folds.
+    replicates, seed: of the bootstrap over people. A set with mated or non-mated pairs alone has
+    an accuracy, which says little, and no error rates; a note says so. Raises DataError with fewer
+    than two folds.
     """
-    if pairs.same.all() or not pairs.same.any():
-        raise DataError(
-            f"{pairs.dataset} should hold pairs of one person and pairs of two; all {len(pairs)} "
-            f"are of {'one' if pairs.same.all() else 'two'}. Add pairs of the other kind."
-        )
     result = verify_pairs(pairs, views, settings)
     people = pairs.subjects()
     numbers = np.unique(np.concatenate([people[pairs.a], people[pairs.b]]), return_inverse=True)[1]
     subjects_a, subjects_b = numbers[: len(pairs)], numbers[len(pairs) :]
     scores = PairScores(result.similarity, pairs.same, subjects_a, subjects_b)
-    rates = supported(int(np.sum(~pairs.same)))
+    rates = supported(int(np.sum(~pairs.same))) if pairs.same.any() else ()
     drawn = replicate(
         scores,
         rates=rates,
@@ -79,12 +74,24 @@ def verification_report(
     values |= _rate_values(scores, rates, drawn)
     values["bootstrap"] = {"replicates": replicates, "seed": seed, "people": scores.subjects}
     values["worst"] = worst_pairs(pairs, result)
+    values["notes"] = [*pairs.notes, *_one_kind(pairs)]
     return PairReport(values, result, drawn)
 
 
 def supported(non_mated: int) -> tuple[float, ...]:
     """The rates that so many non-mated pairs can speak of."""
     return tuple(rate for rate in curves.RATES if curves.pairs_needed(rate) <= non_mated)
+
+
+def _one_kind(pairs: PairSet) -> list[str]:
+    """What has to be said of a set with mated or non-mated pairs alone."""
+    if pairs.same.any() and not pairs.same.all():
+        return []
+    kind, other = ("one person", "two people") if pairs.same.all() else ("two people", "one person")
+    return [
+        f"All {len(pairs)} pairs are of {kind}: error rates need pairs of {other} too, and any "
+        f"threshold that calls every pair {kind} has the accuracy 1."
+    ]
 
 
 def _counts(pairs: PairSet, views: Views, scores: PairScores) -> dict[str, Any]:
@@ -132,6 +139,9 @@ def _fold_values(
 
 def _curve_values(scores: PairScores, drawn: Mapping[str, Floats]) -> dict[str, Any]:
     mated, others = scores.mated, scores.non_mated
+    if not (len(mated) and len(others)):
+        unknown = dict.fromkeys(("auc", "auc_ci", "eer", "eer_ci", "d_prime"))
+        return {**unknown, "curves": {"histogram": curves.histogram(mated, others)}}
     auc, eer = curves.area_under_roc(mated, others), curves.equal_error_rate(mated, others)
     people = scores.subjects
     return {
@@ -166,6 +176,8 @@ def _rate_values(
         }
     refused = {
         curves.rate_name(rate): curves.refusal(rate, others)
+        if len(scores.mated)
+        else "TAR needs pairs of one person; there are none."
         for rate in curves.RATES
         if rate not in rates
     }
@@ -216,7 +228,7 @@ def _value(values: Mapping[str, Any], name: str) -> float | None:
     """The value of a replicated number: "accuracy", "auc", "tar@1e-3"."""
     what, _, rate = name.partition("@")
     if not rate:
-        return float(values[name])
+        return None if values[name] is None else float(values[name])
     return float(values["tar_at_far"][rate][what]) if what == "tar" else None
 
 

@@ -15,6 +15,8 @@ from facenet.types import Faces, FloatArray, ImageArray
 
 BATCH = 32
 """Crops per run of the engine."""
+FLIPPED = "+flip"
+"""End of the contract of vectors with the mirror image summed in."""
 
 
 def fixed(pixels: FloatArray) -> FloatArray:
@@ -73,7 +75,7 @@ class Embedder:
     @property
     def contract(self) -> str:
         """Id of the vector space; vectors of another contract are never compared."""
-        return self.card.contract + ("+flip" if self.flip else "")
+        return self.card.contract + (FLIPPED if self.flip else "")
 
     @property
     def engine(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from facenet import vectors
 from facenet.errors import ContractError, InputError
-from facenet.gallery.calibrate import Threshold
+from facenet.gallery.calibrate import Threshold, identification_rate
 from facenet.types import Face, Faces, FloatArray
 
 
@@ -19,12 +19,16 @@ class Verification:
     """Answer to "the same person?": `match` is similarity >= threshold.
 
     similarity: cosine, -1 to 1. fmr: false-match rate of the threshold, None when not known.
+    fmr_source: what it was measured on. probability: that it is one person, known only with a
+    calibration, and for its prior.
     """
 
     match: bool
     similarity: float
     threshold: float
     fmr: float | None
+    fmr_source: str | None = None
+    probability: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -36,7 +40,8 @@ class Identification:
     """Answer to "who is this?" for one face.
 
     face: box, landmarks and score. person: name, or None for unknown. best_candidate: the most
-    similar known person, whether or not it was similar enough. fmr: per comparison.
+    similar known person, whether or not it was similar enough. fmr: per comparison. fpir: how
+    often a stranger would be named over all comparisons with the known people.
     """
 
     face: Face
@@ -45,6 +50,7 @@ class Identification:
     threshold: float
     fmr: float | None
     best_candidate: str
+    fpir: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: box, detection_score, and the fields after `face`."""
@@ -57,6 +63,7 @@ class Identification:
             "threshold": self.threshold,
             "fmr": self.fmr,
             "best_candidate": self.best_candidate,
+            "fpir": self.fpir,
         }
 
 
@@ -105,7 +112,11 @@ def verify(a: Face, b: Face, threshold: Threshold) -> Verification:
         raise InputError("Faces to compare should have embeddings; these have none. Embed first.")
     similarity = float(vectors.similarity(a.embedding, b.embedding))
     return Verification(
-        similarity >= threshold.similarity, similarity, threshold.similarity, threshold.fmr
+        similarity >= threshold.similarity,
+        similarity,
+        threshold.similarity,
+        threshold.fmr,
+        threshold.source,
     )
 
 
@@ -118,8 +129,10 @@ def identify(people: People, faces: Faces, threshold: Threshold) -> list[Identif
     require_contract(people.contract, faces.contract, "the photo")
     scores = vectors.similarity_matrix(faces.embedding, people.embedding)
     best = vectors.top_k(scores, 1)[:, 0]
+    rate = threshold.fmr
+    fpir = None if rate is None else identification_rate(rate, len(people.names))
     return [
-        _answer(face, people.names[column], float(row[column]), threshold)
+        _answer(face, people.names[column], float(row[column]), threshold, fpir)
         for face, row, column in zip(faces, scores, best, strict=True)
     ]
 
@@ -133,6 +146,9 @@ def require_contract(expected: str | None, got: str | None, what: str) -> None:
         )
 
 
-def _answer(face: Face, name: str, similarity: float, threshold: Threshold) -> Identification:
+def _answer(
+    face: Face, name: str, similarity: float, threshold: Threshold, fpir: float | None
+) -> Identification:
     person = name if similarity >= threshold.similarity else None
-    return Identification(face, person, similarity, threshold.similarity, threshold.fmr, name)
+    level, fmr = threshold.similarity, threshold.fmr
+    return Identification(face, person, similarity, level, fmr, name, fpir)

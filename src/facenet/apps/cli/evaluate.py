@@ -1,4 +1,4 @@
-"""`facenet evaluate lfw | pairs | bin | folder | cfp | agedb | all-pairs | forget`."""
+"""`facenet evaluate`: pairs, folders and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from facenet.apps.cli.evaluating import Evaluating, Looking, answer, forgotten, run_pairs, save
+from facenet.apps.cli.evaluating import (
+    Evaluating,
+    Looking,
+    answer,
+    forgotten,
+    run_pairs,
+    save,
+    show,
+)
 from facenet.apps.cli.flags import Deciding, Output, Recognition, command
 from facenet.apps.cli.outlet import bar
 
@@ -86,6 +94,57 @@ def cfp(
     from facenet.data.cfp import read_cfp
 
     return run_pairs(read_cfp(root, views), recognition, evaluating, output)
+
+
+@app.command()
+@command
+def agedb(
+    root: Annotated[Path, typer.Argument(help="Folder of ID_Name_age_gender.jpg.")],
+    output: Output,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    pairs: Annotated[
+        Path | None, typer.Option(help="List of pairs, text or CSV.  [default: drawn]")
+    ] = None,
+    gap: Annotated[int, typer.Option(help="Years between the pictures of drawn pairs.")] = 30,
+) -> int:
+    """Accuracy across ages on AgeDB.
+
+    Without a list, pairs are drawn as its protocols draw them, reproducibly.
+    """
+    from facenet.data.agedb import draw_agedb, read_agedb
+
+    listed = read_agedb(root, pairs) if pairs else draw_agedb(root, gap=gap, seed=evaluating.seed)
+    return run_pairs(listed, recognition, evaluating, output)
+
+
+@app.command()
+@command
+def folder(
+    images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
+    output: Output,
+    recognition: Recognition,
+    evaluating: Evaluating,
+    pairs: Annotated[int, typer.Option(help="Pairs to draw, half of them of one person.")] = 6000,
+    enrol: Annotated[int, typer.Option(help="Pictures per person in the gallery.", min=1)] = 1,
+    attributes: Annotated[
+        Path | None, typer.Option(help="CSV of groups: person or picture, then attributes.")
+    ] = None,
+) -> int:
+    """A folder per person from all sides.
+
+    Verification on drawn pairs, identification (CMC, FNIR at FPIR, sizes of the gallery), the
+    worth of each measure of quality, and rates of groups with --attributes.
+    """
+    from facenet.apps.jobs.folderset import FolderSettings, evaluate_folder
+
+    evaluating.ready()
+    how, recognizers = evaluating.how(recognition.flip), recognition.recognizers()
+    settings = FolderSettings(pairs, enrol, attributes)
+    with bar("pictures") as done:
+        evaluated = evaluate_folder(images, recognizers, how, settings, done=done)
+    show(images.resolve().name, evaluated, evaluating.report, output)
+    return 0
 
 
 @app.command(name="all-pairs")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from facenet.faces.mtcnn import MtcnnSettings
     from facenet.recognizer import Recognizer
 
+NAMED = ("model", "precision", "flip", "calibration")
+"""Options of an embedder that go to `Recognizer` as they are."""
 ERROR, STOPPED, READER_LEFT = 2, 130, 141
 """Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
 
@@ -52,6 +54,10 @@ class Deciding:
 
     fmr: float | None = flag(None, "False-match rate to decide at.  [default: 1e-4]")
     threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
+
+    def rates(self) -> dict[str, float | None]:
+        """As `Recognizer.threshold` takes them."""
+        return {"fmr": self.fmr, "threshold": self.threshold}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +110,13 @@ class Recognition(Detection):
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
     precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
     flip: bool = flag(False, "Average with the mirrored face: slower, a little better.")
+    calibration: str = flag(
+        "auto", "False-match rates: auto (your own where measured), card, or a file."
+    )
 
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""
-        named = {name: getattr(self, name) for name in ("model", "precision", "flip")}
+        named = {name: getattr(self, name) for name in NAMED}
         return {**Detection.options(self), **named}
 
     def recognizers(self) -> list[Recognizer]:

@@ -21,7 +21,7 @@ SELECT = (
 Select = Annotated[str | None, typer.Option(help=SELECT)]
 COLUMNS = (
     *("photo", "box", "detection_score", "person"),
-    *("similarity", "threshold", "fmr", "best_candidate"),
+    *("similarity", "threshold", "fmr", "best_candidate", "fpir"),
 )
 
 
@@ -33,10 +33,14 @@ def verify(
     deciding: Deciding,
     recognition: Recognition,
     select: Select = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(help="With a calibration: share of pairs of one person among yours."),
+    ] = None,
 ) -> int:
     """Do two photos show the same person? Exit code 0: yes, 1: no."""
     answer = recognition.recognizer().verify(
-        a, b, fmr=deciding.fmr, threshold=deciding.threshold, select=select
+        a, b, fmr=deciding.fmr, threshold=deciding.threshold, prior=prior, select=select
     )
     print_json(answer.to_dict()) if output.json else print(_sentence(answer))
     return 0 if answer.match else 1
@@ -50,22 +54,27 @@ def identify(
     deciding: Deciding,
     recognition: Recognition,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
+    fpir: Annotated[
+        float | None,
+        typer.Option(help="Rate at which strangers may be named, over all known people."),
+    ] = None,
 ) -> int:
     """Name every face of photos, or call it unknown.
 
     Exit code 0: somebody was named, 1: nobody, 2: there was no face, or something went wrong.
     Prints CSV, or JSON with --json: photo, box, detection_score, person (empty or null when
-    unknown), similarity, threshold, fmr (false-match rate of the threshold), best_candidate.
+    unknown), similarity, threshold, fmr (false-match rate of the threshold), best_candidate,
+    fpir (how often a stranger would be named at it, over all known people).
     """
     from facenet.apps.jobs.people import name_photos
     from facenet.apps.jobs.photos import find_photos
 
     recognizer, found = recognition.recognizer(), find_photos(photos)
-    threshold = recognizer.threshold(fmr=deciding.fmr, threshold=deciding.threshold)
     enrolment = recognizer.enrol(known)
     for _, reason in enrolment.refused:
         note(f"Not enrolled: {reason}")
     people = enrolment.people
+    threshold = recognizer.threshold(**deciding.rates(), fpir=fpir, comparisons=len(people.names))
     with bar("photos") as done:
         named = name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
     print_faces(named, COLUMNS, output.json)
@@ -92,11 +101,12 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
 
 def _sentence(answer: Verification) -> str:
     """The answer as a person would say it."""
-    rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}"
+    rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}, {answer.fmr_source}"
     verdict, sign = ("same person", ">=") if answer.match else ("different people", "<")
+    chance = answer.probability
     return (
         f"{verdict}: similarity {answer.similarity:.3f} {sign} {answer.threshold:.3f} "
-        f"(false-match rate {rate})"
+        f"(false-match rate {rate})" + (f", probability {chance:.4g}" if chance is not None else "")
     )
 
 

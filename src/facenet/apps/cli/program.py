@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facenet import __version__
-from facenet.apps.cli import bench, doctor, evaluate, faces, models, people
+from facenet.apps.cli import bench, calibrate, challenges, doctor, evaluate, faces, models, people
 
 app = typer.Typer(
     name="facenet",
@@ -27,8 +27,11 @@ for verb in (
     faces.embed,
 ):
     app.command()(verb)
+app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
+for verb in (challenges.ijb, challenges.megaface):
+    evaluate.app.command()(verb)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
 

@@ -17,6 +17,7 @@ from facenet.data.folders import class_pictures
 from facenet.data.pairset import Picture
 from facenet.evaluate.allpairs import all_pairs_report
 from facenet.evaluate.sweep import Labelled, labelled, sweep
+from facenet.faces.embed import FLIPPED
 from facenet.files import written
 from facenet.models.card import load_card
 from facenet.recognizer import Recognizer
@@ -24,9 +25,11 @@ from facenet.recognizer import Recognizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folder:
-    """A class folder as a model sees it: its name, pictures, what was seen, and vectors."""
+    """A class folder as a model sees it: its name, pictures, what was seen, and vectors of a
+    contract."""
 
     dataset: str
+    contract: str
     pictures: tuple[Picture, ...]
     gathered: Gathered
     faces: Labelled
@@ -43,6 +46,7 @@ def look_at_folder(
     person = np.unique(names, return_inverse=True)[1]
     return Folder(
         dataset or folder.resolve().name,
+        recognizer.embedder.card.contract + (FLIPPED if how.mirrors else ""),
         pictures,
         gathered,
         labelled(gathered.vectors(), person, gathered.views.found),

@@ -17,7 +17,7 @@ from facenet.evaluate.verification import VerificationSettings
 from facenet.models.card import ModelCard
 from facenet.recognizer import Recognizer
 
-Seen = Callable[[Recognizer, Gathered], dict[str, Any]]
+Seen = Callable[[Recognizer, Gathered, PairReport], dict[str, Any]]
 """Further numbers of one model, from what it saw."""
 
 
@@ -78,7 +78,7 @@ def evaluate_pairs(
         report = verification_report(
             pairs, gathered.views, how.settings, replicates=how.replicates, seed=how.seed
         )
-        extra = more(recognizer, gathered) if more else {}
+        extra = more(recognizer, gathered, report) if more else {}
         facts = model_facts(recognizer, gathered, aligned=pairs.aligned, select=how.select)
         facts["seconds"]["score"] = perf_counter() - start
         folds = how.settings.sentence(len(report.result.thresholds))
@@ -86,7 +86,7 @@ def evaluate_pairs(
         models.append(
             {**facts, "protocol": sentence, "protocol_name": how.settings.protocol}
             | report.values
-            | {"digests": dict(pairs.digests), "notes": list(pairs.notes)}
+            | {"digests": dict(pairs.digests)}
             | extra
         )
         reports.append(report)

@@ -166,7 +166,7 @@ class Gatherer:
     ) -> dict[int, FloatArray]:
         """Rows of the pictures of a group that are not known; reasons go into `problems`."""
         images = {item.row: item.pixels for item in group if item.pixels is not None}
-        faces = self._faces(images)
+        faces = self._faces(images, pictures)
         crops: dict[int, ImageArray] = {}
         start = perf_counter()
         for row, image in images.items():
@@ -189,19 +189,22 @@ class Gatherer:
     def _outputs(self, crops: ImageArray) -> FloatArray:
         return self._recognizer.embedder.outputs(crops)
 
-    def _faces(self, images: dict[int, ImageArray]) -> dict[int, Faces]:
+    def _faces(
+        self, images: dict[int, ImageArray], pictures: Sequence[Picture]
+    ) -> dict[int, Faces]:
         """The chosen face of each picture; of a crop the whole picture."""
         start = perf_counter()
+        given = {row: points for row in images if (points := pictures[row].landmarks)}
+        faces = {row: _given(points) for row, points in given.items()}
         if self._how.aligned:
-            found = [_whole(image) for image in images.values()]
-        else:
-            found = self._recognizer.detector.detect(list(images.values())) if images else []
-            found = [
-                select_faces(faces, self._how.select, (image.shape[1], image.shape[0]))
-                for faces, image in zip(found, images.values(), strict=True)
-            ]
+            faces = {row: _whole(image) for row, image in images.items()}
+        asked = {row: image for row, image in images.items() if row not in faces}
+        found = self._recognizer.detector.detect(list(asked.values())) if asked else []
+        for (row, image), seen in zip(asked.items(), found, strict=True):
+            size = (image.shape[1], image.shape[0])
+            faces[row] = select_faces(seen, self._how.select, size)
         self._clock.time("detect", start)
-        return dict(zip(images, found, strict=True))
+        return faces
 
     def _crops(self, image: ImageArray, faces: Faces) -> ImageArray:
         preprocess = self._recognizer.embedder.preprocess
@@ -265,7 +268,14 @@ class Gatherer:
 
 
 def _digest(picture: Picture) -> bytes:
-    """SHA-256 of a picture's content; empty when there is none to be read."""
+    """SHA-256 of a picture's content and given points; empty when there is none to be read."""
+    content = _content_digest(picture)
+    if picture.landmarks is None or not content:
+        return content
+    return hashlib.sha256(content + np.array(picture.landmarks, "<f8").tobytes()).digest()
+
+
+def _content_digest(picture: Picture) -> bytes:
     if isinstance(picture.source, bytes):
         return hashlib.sha256(picture.source).digest()
     try:
@@ -281,6 +291,13 @@ def _head(faces: Faces) -> FloatArray:
     """Score, box and landmarks of one face: float32 (15,)."""
     points = np.full((1, 5, 2), np.nan) if faces.landmarks is None else faces.landmarks
     return np.concatenate([faces.detection_score[:1], faces.boxes[0], points[0].ravel()])
+
+
+def _given(landmarks: Sequence[float]) -> Faces:
+    """A face known by its five points."""
+    points = np.array(landmarks, np.float32).reshape(1, 5, 2)
+    box = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    return Faces(box, points, np.ones(1, np.float32))
 
 
 def _whole(image: ImageArray) -> Faces:

@@ -103,9 +103,12 @@ def summary(model: Mapping[str, Any]) -> str:
         f"{model['model']} ({model['precision']}): accuracy {model['accuracy']:.4f} "
         f"+- {model['accuracy_std']:.4f} {_interval(model['accuracy_ci'])} on {model['pairs']:,} "
         f"pairs, threshold {model['threshold']:.3f}",
-        f"AUC {model['auc']:.5f} {_interval(model['auc_ci'])}, "
-        f"EER {model['eer']:.4f} {_interval(model['eer_ci'])}",
     ]
+    if model["auc"] is not None:
+        lines.append(
+            f"AUC {model['auc']:.5f} {_interval(model['auc_ci'])}, "
+            f"EER {model['eer']:.4f} {_interval(model['eer_ci'])}"
+        )
     for name, point in model["tar_at_far"].items():
         lines.append(
             f"TAR {point['tar']:.4f} {_interval(point['ci'])} at FAR {name}: similarity "

@@ -1,0 +1,175 @@
+"""Thresholds from one's own pictures: the work behind `facenet calibrate`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet.apps.jobs.allpairs import Folder
+from facenet.apps.jobs.gather import Done
+from facenet.evaluate.calibration import calibration_loss, fit_logistic, reliability
+from facenet.evaluate.falsematch import table_of
+from facenet.evaluate.heldout import held_out_check, split_people, table_intervals
+from facenet.evaluate.sweep import Labelled, Sweep, sweep
+from facenet.evaluate.tally import BINS, HALF
+from facenet.gallery.calibrate import fmr_for_identification, lowest_fmr, similarity_at
+from facenet.models.calibration import (
+    Calibration,
+    Logistic,
+    calibration_path,
+    save_calibration,
+)
+from facenet.types import IntArray
+
+RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+GALLERIES = (10, 100, 1_000, 10_000, 100_000)
+FPIR = 0.01
+SAMPLE = 500_000
+"""Non-mated pairs that the cost of the probabilities is measured on."""
+
+
+def calibrate_folder(
+    seen: Folder, *, detector: str, prior: float, seed: int, done: Done
+) -> tuple[Calibration, dict[str, Any]]:
+    """Measure false-match rates and probabilities on a folder per person.
+
+    The rates are checked on people who did not take part, and so are the probabilities: both are
+    made of one half of the people and judged on the other; what is kept is made of all. Raises
+    DataError with fewer than four people, or without any pair of one person.
+    """
+    swept = sweep(seen.faces, done=done)
+    rows, names = _found(seen)
+    table = table_of(swept.tally, images=len(rows), people=len(set(names)), dataset=seen.dataset)
+    low, high = table_intervals(table, rows, names)
+    calibration = Calibration(
+        contract=seen.contract,
+        model=str(seen.facts["model"]),
+        dataset=seen.dataset,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        detector=detector,
+        images=len(rows),
+        people=table.people,
+        fmr=table,
+        fmr_low=low,
+        fmr_high=high,
+        logistic=fit(swept, prior),
+        held_out=held_out_check(rows, names, similarity_at, seed=seed),
+        digest=_digest(seen),
+    )
+    return calibration, calibration_values(calibration) | _judged(seen.faces, prior, seed) | {
+        "problems": list(seen.gathered.problems.values()),
+    }
+
+
+def fit(swept: Sweep, prior: float) -> Logistic:
+    """The logistic calibration of all pairs of a sweep, the non-mated ones by their histogram."""
+    counts = swept.tally.at_least[:-1] - swept.tally.at_least[1:]
+    used = np.flatnonzero(counts)
+    middles = (np.arange(BINS)[used] + 0.5) / HALF - 1
+    return fit_logistic(swept.mated, middles, prior, counts=counts[used])
+
+
+def calibration_values(calibration: Calibration) -> dict[str, Any]:
+    """What a calibration says, as plain values: thresholds by rate and by size of the gallery."""
+    table = calibration.fmr
+    thresholds = {
+        f"{rate:g}": similarity_at(table, rate) for rate in RATES if rate >= lowest_fmr(table)
+    }
+    galleries = []
+    for size in GALLERIES:
+        rate = fmr_for_identification(FPIR, size)
+        known = rate >= lowest_fmr(table)
+        similarity = similarity_at(table, rate) if known else None
+        galleries.append({"gallery": size, "fpir": FPIR, "fmr": rate, "similarity": similarity})
+    named = {name: asdict(answer) for name, answer in calibration.held_out.items()}
+    kept = {**calibration.to_dict(), "held_out": named}
+    return {**kept, "thresholds": thresholds, "galleries": galleries}
+
+
+def write_calibration(calibration: Calibration, out: Path | None) -> Path:
+    """Write a calibration to `out`, or else beside the card of its model, where it is found by
+    itself; whole or not at all. Returns where. Raises StorageError."""
+    path = out or calibration_path(calibration.contract)
+    save_calibration(path, calibration)
+    return path
+
+
+def _judged(faces: Labelled, prior: float, seed: int) -> dict[str, Any]:
+    """Cost and reliability of probabilities fitted on one half of the people, on the other."""
+    first = split_people([str(number) for number in faces.person], seed)
+    halves = [
+        sweep(Labelled(faces.rows[rows], faces.person[rows], faces.found[rows]))
+        for rows in (first, ~first)
+    ]
+    fitted, judged = fit(halves[0], prior), halves[1]
+    mated, others = judged.mated, _sample(judged, seed)
+    bins = reliability(
+        *(fitted.llr(scores[np.isfinite(scores)]) for scores in (mated, others)), prior=0.5
+    )
+    loss = calibration_loss(mated, others, fitted)
+    return {"calibration": {**loss.to_dict(), "reliability": bins}}
+
+
+def _sample(swept: Sweep, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Non-mated similarities drawn from the histogram, each in the middle of its bin."""
+    counts: IntArray = swept.tally.at_least[:-1] - swept.tally.at_least[1:]
+    total = int(counts.sum())
+    taken = counts
+    if total > SAMPLE:
+        taken = np.random.default_rng(seed).multinomial(SAMPLE, counts / total)
+    return np.repeat((np.arange(BINS) + 0.5) / HALF - 1, taken)
+
+
+def _found(seen: Folder) -> tuple[np.ndarray[Any, np.dtype[np.float32]], list[str]]:
+    rows = np.flatnonzero(seen.faces.found)
+    return seen.faces.rows[rows], [seen.pictures[row].person for row in rows]
+
+
+def _digest(seen: Folder) -> str:
+    """SHA-256 over the names and contents of all pictures."""
+    whole = hashlib.sha256()
+    for picture in seen.pictures:
+        content = hashlib.sha256()
+        if isinstance(picture.source, Path) and picture.source.is_file():
+            with picture.source.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256")
+        whole.update(picture.name.encode("utf-8", "surrogateescape") + b"\0" + content.digest())
+    return whole.hexdigest()
+
+
+def calibration_text(values: Mapping[str, Any]) -> str:
+    """A calibration for a person."""
+    table, loss = values["fmr"], values["calibration"]
+    lines = [
+        f"{values['contract']}: {table['pairs']:,} pairs of different people, {values['people']:,} "
+        f"people in {values['images']:,} pictures of {values['dataset']}"
+    ]
+    lines += [f"FMR {rate:>6}  similarity {at:.3f}" for rate, at in values["thresholds"].items()]
+    for name, answer in values["held_out"].items():
+        if answer["observed"] is None or answer["within_factor_two"] is None:
+            lines.append(f"held-out people, FMR {name}: {answer['note']}")
+        else:
+            verdict = "within" if answer["within_factor_two"] else "NOT within"
+            lines.append(
+                f"held-out people, FMR {name}: observed {answer['observed']:.3g}, "
+                f"{verdict} a factor of two"
+            )
+    for row in values["galleries"]:
+        at = "too rare for these pairs" if row["similarity"] is None else f"{row['similarity']:.3f}"
+        lines.append(
+            f"gallery of {row['gallery']:,}: FPIR {row['fpir']:g} at FMR {row['fmr']:.2g}, "
+            f"similarity {at}"
+        )
+    logistic = values["logistic"]
+    lines.append(
+        f"probability: sigmoid({logistic['slope']:.2f} x similarity {logistic['offset']:+.2f} + "
+        f"logit prior), prior {logistic['prior']:g}; Cllr {loss['cllr']:.4f} bits on held-out "
+        f"people, at best {loss['min_cllr']:.4f}"
+    )
+    return "\n".join(lines)

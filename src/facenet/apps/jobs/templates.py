@@ -1,0 +1,87 @@
+"""IJB-B and IJB-C with a model: the work behind `facenet evaluate ijb`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from facenet.apps.jobs.evaluation import gather_pictures, model_facts
+from facenet.apps.jobs.gather import Done, Gathered, Gathering
+from facenet.data.ijb import IjbSet, crop_path, read_ijb
+from facenet.data.pairset import Picture
+from facenet.errors import SettingsError
+from facenet.evaluate.ijbreport import ijb_report
+from facenet.evaluate.templates import Pooling, combine
+from facenet.recognizer import Recognizer
+
+
+def evaluate_ijb(
+    folder: Path,
+    dataset: str,
+    recognizer: Recognizer,
+    how: Gathering,
+    *,
+    pooling: Pooling,
+    done: Done,
+) -> tuple[dict[str, Any], tuple[Picture, ...], Gathered]:
+    """Embed all faces of IJB-B or IJB-C at their given points, pool them, run the protocols.
+
+    Raises DataError for lists that do not fit, SettingsError for a model that is not aligned by
+    five points, which is all that the lists give.
+    """
+    crop = recognizer.embedder.preprocess.crop
+    if crop != "similarity":
+        raise SettingsError(
+            f"IJB gives five points per face, which {recognizer.embedder.card.name} (crop {crop}) "
+            "cannot be aligned by. Choose a model with the crop similarity."
+        )
+    data = read_ijb(folder, dataset)
+    pictures = _pictures(folder, data)
+    gathered = gather_pictures(recognizer, pictures, how, done=done)
+    start = perf_counter()
+    plain = np.nan_to_num(gathered.views.plain, copy=False)
+    mirrored = gathered.views.mirrored
+    if mirrored is not None:
+        mirrored = np.nan_to_num(mirrored, copy=False)
+    values = ijb_report(data, combine(plain, mirrored, pooling), pooling)
+    facts = model_facts(recognizer, gathered, aligned=False, select="the points of the lists")
+    facts["seconds"]["score"] = perf_counter() - start
+    cropping = facts.pop("cropping")
+    protocol = (
+        f"templates {values['flags']}, {values['aggregation']}, cosine similarity; {cropping}"
+    )
+    verification = values.pop("verification")
+    record = {**facts, "protocol": protocol, **values, **verification, "pictures": len(pictures)}
+    return {**record, "failures": len(gathered.problems)}, pictures, gathered
+
+
+def _pictures(folder: Path, data: IjbSet) -> tuple[Picture, ...]:
+    faces = data.faces
+    return tuple(
+        Picture(
+            f"{row}:{name}",
+            path if (path := crop_path(folder, name)).is_file() else None,
+            landmarks=tuple(faces.landmarks[row].ravel().tolist()),
+        )
+        for row, name in enumerate(faces.names)
+    )
+
+
+def ijb_text(values: dict[str, Any]) -> str:
+    """The numbers of a template set for a person."""
+    lines = [
+        f"{values['model']} ({values['precision']}) on {values['dataset']}: "
+        f"{values['templates']:,} templates of {values['people']:,} people, "
+        f"{values['pairs']:,} pairs, AUC {values['auc']:.5f}, EER {values['eer']:.4f}"
+    ]
+    for name, point in values["tar_at_far"].items():
+        low, high = point["ci"] or (float("nan"), float("nan"))
+        lines.append(f"TAR {point['tar']:.4f} [{low:.4f}, {high:.4f}] at FAR {name}")
+    lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
+    for name, row in values.get("identification", {}).get("mean", {}).get("rank", {}).items():
+        lines.append(f"rank {name}: {row['rate']:.4f}, mean of both galleries")
+    lines.append(f"protocol: {values['protocol']}")
+    return "\n".join(lines)
