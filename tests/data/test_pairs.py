@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facenet.data.pairs import MAX_BYTES, Pair, lfw_path, read_lfw_pairs
+from facenet.data.pairs import (
+    MAX_BYTES,
+    Pair,
+    file_digest,
+    lfw_pairs,
+    lfw_path,
+    listed,
+    people_notes,
+    read_lfw_pairs,
+    short,
+)
+from facenet.data.pairset import Picture
 from facenet.errors import DataError
 
 NAMES = st.text("abcXYZéß_.-' ", min_size=1, max_size=8).map(str.strip).filter(bool)
@@ -150,3 +163,88 @@ def test_jpg_comes_before_png_and_long_numbers_are_not_cut(tmp_path):
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
 def test_a_name_that_no_file_can_have_is_missing(tmp_path, name):
     assert lfw_path(tmp_path, (name, 1)) is None
+
+
+def lfw(tmp_path, text: str, *names: str):
+    """A pairs file, and pictures in the folders of LFW."""
+    for name in names:
+        path = tmp_path / "lfw" / name[:-5] / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "lfw", written(tmp_path, text)
+
+
+def test_lfw_pairs_are_its_pictures_and_the_truth(tmp_path):
+    text = "2\t1\nZoë_X\t1\t2\nZoë_X\t1\tBob\t3\nCy\t1\t12\nCy\t1\tDee\t1\n"
+    names = ["Zoë_X_0001", "Zoë_X_0002", "Bob_0003", "Cy_0001", "Cy_0012", "Dee_0001"]
+    images, file = lfw(tmp_path, text, *names)
+    pairs = lfw_pairs(str(images), str(file))
+    assert [one.name for one in pairs.pictures] == names
+    assert (pairs.a.tolist(), pairs.b.tolist()) == ([0, 0, 3, 3], [1, 2, 4, 5])
+    assert [one.person for one in pairs.pictures] == ["Zoë_X", "Zoë_X", "Bob", "Cy", "Cy", "Dee"]
+    assert [one.source for one in pairs.pictures] == [
+        images / name[:-5] / f"{name}.jpg" for name in names
+    ]
+    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False] * 2, [0, 0, 1, 1])
+    assert pairs.digests == {"pairs.txt": hashlib.sha256(text.encode()).hexdigest()}
+    assert (pairs.dataset, pairs.aligned, pairs.notes) == ("LFW", False, ())
+
+
+def test_missing_pictures_have_no_source_and_missing_people_a_note(tmp_path):
+    lines = ["A\t1\t2", *(f"A\t1\tNone{i}\t1" for i in range(7))]
+    for pair in range(7):
+        lines += [f"A\t1\t{pair + 3}"] * (pair < 6)
+    images, file = lfw(tmp_path, "\n".join(["7", *lines]), "A_0001")
+    pairs = lfw_pairs(images, file)
+    present = {one.name: one.source is not None for one in pairs.pictures}
+    assert {name for name, there in present.items() if there} == {"A_0001"}
+    assert len(present) == 15
+    assert pairs.notes == (
+        f"7 of the 8 people have no folder in {short(images)}: None0, None1, None2, None3, None4 "
+        "and 2 more.",
+    )
+
+
+def test_lfw_without_any_picture_is_refused(tmp_path):
+    file = written(tmp_path, "1\nA\t1\t2\nA\t1\tB\t1\n")
+    for place in (tmp_path, tmp_path / "none", "a\0b"):
+        with pytest.raises(DataError, match="should hold Name/Name_0001.jpg; no picture of the"):
+            lfw_pairs(place, file)
+
+
+def test_what_is_told_of_people():
+    """By loops: truth against names, and people in several folds."""
+    random = np.random.default_rng(5)
+    for _ in range(50):
+        people, n = random.integers(2, 6), int(random.integers(1, 12))
+        pictures = [Picture(f"{i}", None, "abcdef"[i % people] if i % 7 else "") for i in range(20)]
+        a, b = random.integers(20, size=(2, n))
+        same, fold = random.random(n) < 0.5, random.integers(3, size=n)
+        wrong, folds = 0, {}
+        for i, j, truth, number in zip(a, b, same, fold, strict=True):
+            sides = [pictures[row].person for row in (i, j)]
+            wrong += all(sides) and (sides[0] == sides[1]) != truth
+            for person in filter(None, sides):
+                folds.setdefault(person, set()).add(number)
+        shared = sum(len(numbers) > 1 for numbers in folds.values())
+        told = people_notes(pictures, a, b, same=same, fold=fold)
+        assert [note for note in told if f"In {wrong} of the {n} pairs the truth" in note] == (
+            told[:1] if wrong else []
+        )
+        assert [n for n in told if f"{shared} of the {len(folds)} people are in more" in n] == (
+            told[-1:] if shared else []
+        )
+        assert len(told) == bool(wrong) + bool(shared)
+
+
+def test_names_are_short_and_printable():
+    assert short("Zoë") == "Zoë"
+    assert short("\udcff.jpg") == "\\udcff.jpg"
+    assert short("x" * 500) == "x" * 80 + "..."
+    assert listed(list("abcde")) == "a, b, c, d, e"
+    assert listed(list("abcdef")) == "a, b, c, d, e and 1 more"
+
+
+def test_a_digest_of_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(DataError, match="Cannot read .*Is a directory. Check who may read it"):
+        file_digest(tmp_path)
