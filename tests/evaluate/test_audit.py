@@ -7,7 +7,7 @@ import pytest
 
 from facenet.errors import DataError, InputError
 from facenet.evaluate import audit
-from facenet.evaluate.audit import Labelled
+from facenet.evaluate.audit import NamedVectors
 
 
 def people(count, each, seed=0, noise=0.25, dimension=24):
@@ -29,7 +29,7 @@ def test_swapped_labels_are_found_and_right_ones_are_not():
     truth = {pictures[row]: names[row] for row in wrong}
     for row in wrong:
         names[row] = f"p{(int(names[row][1:]) + 7) % 80}"
-    found = audit.label_suspects(Labelled(rows, pictures, names))
+    found = audit.label_suspects(NamedVectors(rows, pictures, names))
     assert {suspect.picture for suspect in found} == set(truth)
     assert all(suspect.looks_like == truth[suspect.picture] for suspect in found)
     margins = [suspect.other - suspect.own for suspect in found]
@@ -41,7 +41,7 @@ def test_suspects_are_those_of_the_definition():
     pictures.append("lonely/0")
     names.append("lonely")
     rows = np.concatenate([rows, rows[:1]])
-    found = {s.picture: s for s in audit.label_suspects(Labelled(rows, pictures, names))}
+    found = {s.picture: s for s in audit.label_suspects(NamedVectors(rows, pictures, names))}
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     expected = {}
     for row, name in enumerate(names):
@@ -73,7 +73,7 @@ def test_similar_pairs_are_all_pairs_above_the_threshold(same):
         for i, j in zip(*np.nonzero(np.triu(scores, 1) >= level), strict=True)
         if (names[i] == names[j]) == same
     }
-    labelled = Labelled(rows, pictures, names)
+    labelled = NamedVectors(rows, pictures, names)
     found = audit.similar_pairs(labelled, threshold=level, same=same, most=10**6)
     assert len(expected) > 20
     assert {(pair.a, pair.b) for pair in found} == expected
@@ -92,7 +92,7 @@ def test_lowest_mated_pairs():
         for j in range(i)
         if names[i] == names[j]
     )
-    found = audit.lowest_mated(Labelled(rows, pictures, names), most=30)
+    found = audit.lowest_mated(NamedVectors(rows, pictures, names), most=30)
     assert [pair.similarity for pair in found] == pytest.approx(expected[:30], abs=1e-6)
     assert all(pair.person_a == pair.person_b for pair in found)
 
@@ -100,8 +100,8 @@ def test_lowest_mated_pairs():
 def test_people_of_both_sets_are_found_by_their_best_pictures():
     rows, pictures, names = people(50, 4)
     other = [f"{name} again" for name in names[80:]]
-    first = Labelled(rows[:120], pictures[:120], names[:120])
-    second = Labelled(rows[80:], [f"b/{name}" for name in pictures[80:]], other)
+    first = NamedVectors(rows[:120], pictures[:120], names[:120])
+    second = NamedVectors(rows[80:], [f"b/{name}" for name in pictures[80:]], other)
     found = audit.identity_overlap(first, second, threshold=0.8)
     both = {f"p{number}" for number in range(20, 30)}
     assert {(pair.person_a, pair.person_b) for pair in found} == {
@@ -115,8 +115,8 @@ def test_people_of_both_sets_are_found_by_their_best_pictures():
 def test_overlap_agrees_with_loops():
     rows, pictures, names = people(30, 3, noise=1.0)
     one, two = slice(0, 45), slice(45, 90)
-    first = Labelled(rows[one], pictures[one], names[one])
-    second = Labelled(rows[two], pictures[two], names[two])
+    first = NamedVectors(rows[one], pictures[one], names[one])
+    second = NamedVectors(rows[two], pictures[two], names[two])
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     best: dict = {}
     for i in range(45):
@@ -131,6 +131,6 @@ def test_overlap_agrees_with_loops():
 
 def test_columns_that_do_not_fit_and_empty_sets():
     with pytest.raises(InputError, match="got 2 vectors, 1 names and 2 people"):
-        Labelled(np.ones((2, 3), np.float32), ["a"], ["a", "b"])
+        NamedVectors(np.ones((2, 3), np.float32), ["a"], ["a", "b"])
     with pytest.raises(DataError, match="there are none"):
-        Labelled(np.ones((0, 3), np.float32), [], [])
+        NamedVectors(np.ones((0, 3), np.float32), [], [])

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from fakes import toy_card, toy_fmr
 
-from facenet.errors import SettingsError
+from facenet.errors import ContractError, SettingsError
 from facenet.gallery.calibrate import (
     DEFAULT_FMR,
     decide_threshold,
     false_match_rate,
+    fmr_for_identification,
+    identification_rate,
     lowest_fmr,
+    probability,
     similarity_at,
 )
+from facenet.models.calibration import Calibration, Logistic
 from facenet.models.card import FmrTable
 
 
@@ -157,3 +161,103 @@ def test_one_wish_at_a_time():
 def test_a_threshold_is_a_cosine(threshold):
     with pytest.raises(SettingsError, match="threshold should be a cosine from -1 to 1"):
         decide_threshold(toy_card(fmr=toy_fmr()), threshold=threshold)
+
+
+# ---- a calibration of one's own
+
+
+def calibration(contract):
+    """Ten times the false matches of the card's table, on fewer pairs."""
+    own = table([0.0, 0.1, 0.5], [10**5, 10**4, 1], pairs=10**5)
+    own = FmrTable("our faces", 600, 300, own.pairs, own.similarity, own.false_matches)
+    return Calibration(
+        contract=contract,
+        model="toy",
+        dataset="our faces",
+        created="2025-06-30",
+        detector="mtcnn",
+        images=600,
+        people=300,
+        fmr=own,
+        fmr_low=(0.0,) * 3,
+        fmr_high=(1.0,) * 3,
+        logistic=Logistic(20.0, -8.0, 0.01),
+        held_out={},
+        digest="0" * 64,
+    )
+
+
+def test_a_calibration_takes_the_place_of_the_card():
+    card = toy_card(fmr=toy_fmr())
+    own = calibration(card.contract)
+    got = decide_threshold(card, fmr=0.1, calibration=own)
+    assert got.similarity == pytest.approx(0.1, abs=1e-6) and got.fmr == 0.1
+    assert got.source == "100,000 pairs of our faces"
+    asked = decide_threshold(card, threshold=0.1, calibration=own)
+    assert asked.fmr == pytest.approx(0.1, rel=1e-6) and asked.source == got.source
+    assert decide_threshold(toy_card(), calibration=own, fmr=0.1) == got, "no table on the card"
+    with pytest.raises(SettingsError, match="100,000 pairs of our faces"):
+        decide_threshold(card, fmr=1e-6, calibration=own)
+
+
+def test_a_threshold_says_what_it_rests_on():
+    card = toy_card(fmr=toy_fmr())
+    assert decide_threshold(card).source == "1,000,000 pairs of toy"
+    assert decide_threshold(card, threshold=0.3).source == "1,000,000 pairs of toy"
+    assert decide_threshold(toy_card(), threshold=0.3).source is None
+
+
+def test_a_calibration_of_another_model_is_refused():
+    card = toy_card(fmr=toy_fmr())
+    told = "model in use, toy:.*made of our faces, is of other:1. Calibrate again"
+    with pytest.raises(ContractError, match=told):
+        decide_threshold(card, calibration=calibration("other:1"))
+    flipped = calibration(card.contract + "+flip")
+    with pytest.raises(ContractError, match="Calibrate again"):
+        decide_threshold(card, calibration=flipped)
+    decide_threshold(card, fmr=0.1, calibration=flipped, contract=card.contract + "+flip")
+
+
+def test_the_probability_is_that_of_the_calibration():
+    own = calibration("toy:1")
+    assert probability(0.4, own) == pytest.approx(0.01)
+    assert probability(0.4, own, 0.5) == pytest.approx(0.5)
+    expected = [1 / (1 + math.exp(8 - 20 * s) * 9) for s in (0.0, 0.5)]
+    assert probability(np.array([0.0, 0.5]), own, 0.1).tolist() == pytest.approx(expected)
+    with pytest.raises(SettingsError, match="prior should be the share"):
+        probability(0.4, own, 1.0)
+
+
+# ---- searches
+
+
+def test_a_search_errs_when_one_of_its_comparisons_does():
+    for rate in (0.0, 1e-3, 0.2, 1.0):
+        right = 1.0
+        for comparisons in range(1, 200):
+            right *= 1 - rate
+            assert identification_rate(rate, comparisons) == pytest.approx(1 - right, abs=1e-12)
+    matches = np.random.default_rng(0).random((20_000, 50)) < 0.01
+    assert identification_rate(0.01, 50) == pytest.approx(np.mean(matches.any(axis=1)), abs=0.01)
+
+
+def test_small_rates_keep_their_digits():
+    # 1 - (1 - f)^N = N f - N (N - 1) / 2 f^2 + ...: in plain float64 this one would be 0.
+    assert identification_rate(1e-18, 1000) == pytest.approx(1e-15, rel=1e-12)
+    assert identification_rate(1e-9, 10**6) == pytest.approx(1e-3 - 5e-7, rel=1e-6)
+
+
+def test_the_rate_of_a_comparison_is_the_inverse():
+    for fpir in (0.0, 1e-12, 0.003, 0.5, 1.0):
+        for comparisons in (1, 7, 10**6):
+            rate = fmr_for_identification(fpir, comparisons)
+            assert 0 <= rate <= 1
+            assert identification_rate(rate, comparisons) == pytest.approx(fpir, rel=1e-9)
+    assert fmr_for_identification(0.01, 1) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("rate", "comparisons"), [(-0.1, 1), (1.1, 1), (math.nan, 1), (0.1, 0)])
+def test_rates_and_numbers_of_searches_are_checked(rate, comparisons):
+    for call, name in ((identification_rate, "fmr"), (fmr_for_identification, "fpir")):
+        with pytest.raises(SettingsError, match=f"^{name} should be from 0 to 1, and comparisons"):
+            call(rate, comparisons)

@@ -65,6 +65,8 @@ def test_a_verification_is_plain_values():
         "similarity": pytest.approx(0.6),
         "threshold": 0.5,
         "fmr": None,
+        "fmr_source": None,
+        "probability": None,
     }
 
 
@@ -168,6 +170,7 @@ def test_an_answer_is_plain_values():
         "threshold": 0.7,
         "fmr": 1e-4,
         "best_candidate": "Zoë",
+        "fpir": pytest.approx(1e-4),
     }
 
 

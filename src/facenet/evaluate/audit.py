@@ -54,7 +54,7 @@ class PairFound:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
+class NamedVectors:
     """Embedded pictures with their names and people: embedding float32 (n, d), unit length.
 
     Raises InputError when the columns differ in length, DataError when there is no picture.
@@ -81,7 +81,7 @@ class Labelled:
         return names.tolist(), numbers.astype(np.int64)
 
 
-def label_suspects(pictures: Labelled) -> list[Suspect]:
+def label_suspects(pictures: NamedVectors) -> list[Suspect]:
     """Pictures closer to another person than to the rest of their own, the clearest first.
 
     A picture that is alone of its person cannot be judged. A person's template is the unit vector
@@ -117,7 +117,7 @@ def label_suspects(pictures: Labelled) -> list[Suspect]:
 
 
 def similar_pairs(
-    pictures: Labelled, *, threshold: float, same: bool, most: int = 1000
+    pictures: NamedVectors, *, threshold: float, same: bool, most: int = 1000
 ) -> list[PairFound]:
     """Pairs of pictures at or above a similarity, the most similar first, at most `most`.
 
@@ -136,7 +136,7 @@ def similar_pairs(
     return [_pair(pictures, pictures, i, j, -value) for value, i, j in kept]
 
 
-def lowest_mated(pictures: Labelled, *, most: int = 100) -> list[PairFound]:
+def lowest_mated(pictures: NamedVectors, *, most: int = 100) -> list[PairFound]:
     """The least similar pairs of pictures of one person, the least similar first."""
     person = pictures.people()[1]
     order = np.argsort(person, kind="stable")
@@ -150,7 +150,9 @@ def lowest_mated(pictures: Labelled, *, most: int = 100) -> list[PairFound]:
     return [_pair(pictures, pictures, i, j, value) for value, i, j in kept]
 
 
-def identity_overlap(first: Labelled, second: Labelled, *, threshold: float) -> list[PairFound]:
+def identity_overlap(
+    first: NamedVectors, second: NamedVectors, *, threshold: float
+) -> list[PairFound]:
     """People who seem to be in both sets: for each two, their most similar pictures.
 
     Pairs of people whose best pictures reach the threshold, the most similar first.
@@ -173,7 +175,9 @@ def identity_overlap(first: Labelled, second: Labelled, *, threshold: float) -> 
     return [_pair(first, second, i, j, value) for value, i, j in ordered]
 
 
-def _pair(first: Labelled, second: Labelled, i: int, j: int, similarity: float) -> PairFound:
+def _pair(
+    first: NamedVectors, second: NamedVectors, i: int, j: int, similarity: float
+) -> PairFound:
     return PairFound(
         str(first.picture[i]),
         str(second.picture[j]),

@@ -3,17 +3,19 @@
 FMR(t) = share of non-mated pairs with similarity >= t (ISO/IEC 19795-1). The table holds counts;
 between its rows the count is interpolated on a logarithmic scale, before the first row up to all
 pairs at a similarity of -1. Where the table saw nothing, the rule of three gives an upper bound:
-3 / pairs.
+3 / pairs. A search among N people makes N comparisons, so its false-positive rate is higher.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.errors import SettingsError
+from facenet.errors import ContractError, SettingsError
+from facenet.models.calibration import Calibration
 from facenet.models.card import FmrTable, ModelCard
 
 DEFAULT_FMR = 1e-4
@@ -24,10 +26,14 @@ SLACK = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Similarity from which two faces match, and the FMR that goes with it (None: not known)."""
+    """Similarity from which two faces match, and the FMR that goes with it (None: not known).
+
+    source: what the FMR rests on, such as "87,294,040 pairs of lfw"; None when it is not known.
+    """
 
     similarity: float
     fmr: float | None
+    source: str | None = None
 
 
 def false_match_rate(table: FmrTable, similarity: float) -> float:
@@ -61,26 +67,89 @@ def similarity_at(table: FmrTable, fmr: float) -> float:
 
 
 def decide_threshold(
-    card: ModelCard, *, fmr: float | None = None, threshold: float | None = None
+    card: ModelCard,
+    *,
+    fmr: float | None = None,
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+    contract: str | None = None,
 ) -> Threshold:
     """The threshold to use: asked for by rate, by similarity, or the default rate.
 
-    Raises SettingsError when both are given, or a rate is needed and the card has no table.
+    calibration: its table is used in place of the card's. contract: of the vectors that will be
+    compared, where it is not the card's own (as with flip).
+    Raises SettingsError when both are given, or a rate is needed and there is no table, and
+    ContractError for a calibration of another model or of other options.
     """
     if fmr is not None and threshold is not None:
         raise SettingsError("Give either fmr or threshold, not both.")
+    table = card.fmr
+    if calibration is not None:
+        _require_calibrated(contract or card.contract, calibration)
+        table = calibration.fmr
+    source = f"{table.pairs:,} pairs of {table.dataset}" if table else None
     if threshold is not None:
         if not -1 <= threshold <= 1:
             raise SettingsError(f"threshold should be a cosine from -1 to 1; got {threshold:g}.")
-        rate = false_match_rate(card.fmr, threshold) if card.fmr else None
-        return Threshold(float(threshold), rate)
-    if card.fmr is None:
+        known = false_match_rate(table, threshold) if table else None
+        return Threshold(float(threshold), known, source)
+    if table is None:
         raise SettingsError(
             f"{card.name} has no table of false-match rates, so its threshold is not known. "
             "Give threshold, or measure the table with `facenet evaluate fmr`."
         )
     rate = DEFAULT_FMR if fmr is None else fmr
-    return Threshold(similarity_at(card.fmr, rate), rate)
+    return Threshold(similarity_at(table, rate), rate, source)
+
+
+def probability(
+    similarity: float | NDArray[np.floating], calibration: Calibration, prior: float | None = None
+) -> NDArray[np.float64]:
+    """Probability that two faces show one person, as a calibration knows it.
+
+    similarity: () or (n,), of vectors of the calibration's contract. prior: share of pairs of one
+    person among those that will be compared (of 1000 people who try a door, how many are the one
+    they claim to be); by default that of the calibration. Returns float64 of the same shape.
+    Raises SettingsError unless prior is between 0 and 1.
+    """
+    return calibration.logistic.probability(similarity, prior)
+
+
+def identification_rate(fmr: float, comparisons: int) -> float:
+    """FPIR, the chance that one or more of N comparisons is a false match: 1 - (1 - fmr)^N.
+
+    comparisons: vectors that a search is compared with. It takes the comparisons of a search to
+    be independent, as ISO/IEC 19795-1 does; they share a face, so the true rate is rather lower.
+    Raises SettingsError for a rate outside 0 to 1 or fewer than one comparison.
+    """
+    _require_rate("fmr", fmr, comparisons)
+    return 1.0 if fmr == 1 else -math.expm1(comparisons * math.log1p(-fmr))
+
+
+def fmr_for_identification(fpir: float, comparisons: int) -> float:
+    """The FMR per comparison at which N of them make a wanted FPIR: 1 - (1 - fpir)^(1/N).
+
+    The inverse of `identification_rate`, with its arguments and errors.
+    """
+    _require_rate("fpir", fpir, comparisons)
+    return 1.0 if fpir == 1 else -math.expm1(math.log1p(-fpir) / comparisons)
+
+
+def _require_calibrated(contract: str, calibration: Calibration) -> None:
+    if calibration.contract != contract:
+        raise ContractError(
+            f"A calibration should be of the model in use, {contract}; this one, made of "
+            f"{calibration.dataset:.100}, is of {calibration.contract:.200}. Calibrate again with "
+            "this model and these options."
+        )
+
+
+def _require_rate(name: str, rate: float, comparisons: int) -> None:
+    if not (0 <= rate <= 1 and comparisons >= 1):
+        raise SettingsError(
+            f"{name} should be from 0 to 1, and comparisons 1 or more; got {rate:g} and "
+            f"{comparisons:g}."
+        )
 
 
 def _curve(table: FmrTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
