@@ -278,6 +278,7 @@ class Recognizer:
         fpir: how often a stranger may be named, over all known people, in place of fmr.
         Returns a list of `Identification`, one per face; for a list of photos, a list of lists.
         """
+        self.threshold(fmr=fmr, threshold=threshold, fpir=fpir)  # refused before the work
         people = known if isinstance(known, People) else self.enrol(known, color=color).people
         level = self.threshold(
             fmr=fmr, threshold=threshold, fpir=fpir, comparisons=len(people.names)

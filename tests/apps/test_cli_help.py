@@ -87,6 +87,7 @@ def test_flags_reach_the_library():
         device="cpu",
         model="mobilefacenet",
         flip=True,
+        calibration="card",
     )
     assert chosen.options() == {
         "detector": "mtcnn",
@@ -95,6 +96,7 @@ def test_flags_reach_the_library():
         "model": "mobilefacenet",
         "precision": "fp32",
         "flip": True,
+        "calibration": "card",
         "detection": MtcnnSettings(33, (0.1, 0.2, 0.3), 0.5, "facenet"),
     }
     recognizer = chosen.recognizer()

@@ -21,6 +21,7 @@ COLUMNS = [
     "threshold",
     "fmr",
     "best_candidate",
+    "fpir",
 ]
 
 
@@ -69,6 +70,7 @@ def test_an_answer_has_the_agreed_keys_and_follows_from_its_own_numbers(answers)
         above = np.interp(row["threshold"], table.similarity, np.log10(table.false_matches))
         assert row["fmr"] == pytest.approx(10**above / table.pairs, rel=0.01)
         assert row["fmr"] == pytest.approx(1e-4, rel=0.01)
+        assert row["fpir"] == pytest.approx(1 - (1 - row["fmr"]) ** 3, rel=1e-4)
 
 
 def test_csv_says_what_json_says(answers, examples):
@@ -101,7 +103,8 @@ def test_several_photos_of_a_person_count_by_the_best_of_them(examples, tmp_path
     copy(examples / "known/Grace Hopper.jpg", known / "Grace Hopper.jpg")
     alone = run("identify", known, photo, "--json").json
     copy(stranger, known / "Grace Hopper/other.png")
-    both = run("identify", known, photo, "--json").json
+    (both,), (alone,) = run("identify", known, photo, "--json").json, alone
+    assert both.pop("fpir") == pytest.approx(2 * alone.pop("fpir"), rel=1e-3)  # two comparisons
     assert both == alone
 
 
@@ -118,6 +121,17 @@ def test_a_threshold_of_ones_own_decides(examples, stranger):
         ran = run(*known, "--threshold", threshold)
         assert ran.code == code
         assert ran.json[0]["threshold"] == pytest.approx(threshold, rel=1e-5)
+
+
+def test_a_rate_over_all_known_people_decides(examples, stranger):
+    """Three known people share the rate; 1 - (1 - fmr)^3 is what was asked for."""
+    known = ("identify", examples / "known", stranger, "--json")
+    row = run(*known, "--fpir", 0.003).json[0]
+    assert row["fpir"] == pytest.approx(0.003, rel=1e-5)
+    assert row["fmr"] == pytest.approx(0.001, rel=2e-3)
+    said = refused(*known, "--fpir", 0.003, "--fmr", 0.001)
+    assert said == "Give one of fmr, fpir and threshold, not several."
+    assert "should be from" in refused(*known, "--fpir", 1e-9)
 
 
 def test_a_rate_of_ones_own_decides(examples, stranger):
@@ -218,7 +232,11 @@ def test_one_answer_per_question(examples, tmp_path):
     a, b = examples / OBAMA, examples / "photos/obama-speech-2009.jpg"
     ran = run("verify", a, b, "--json")
     assert (ran.code, ran.err) == (0, "")
-    assert list(ran.json) == ["match", "similarity", "threshold", "fmr"]
+    assert list(ran.json) == [
+        *("match", "similarity", "threshold", "fmr", "fmr_source", "probability")
+    ]
+    assert ran.json["fmr_source"] == "87,294,040 pairs of LFW deep-funneled"
+    assert ran.json["probability"] is None
     assert ran.json["match"] is True
     product = float(facenet.embed(a)[0] @ facenet.embed(b)[0])
     assert ran.json["similarity"] == pytest.approx(product, abs=1e-5)
@@ -232,7 +250,7 @@ def test_the_answer_as_a_sentence(examples):
     answer = run("verify", a, b, "--json").json
     assert run("verify", a, b).out == (
         f"same person: similarity {answer['similarity']:.3f} >= {answer['threshold']:.3f} "
-        "(false-match rate 0.0001)\n"
+        "(false-match rate 0.0001, 87,294,040 pairs of LFW deep-funneled)\n"
     )
     other = run("verify", a, b, "--threshold", "0.95")
     assert other.code == 1

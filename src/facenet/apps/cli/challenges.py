@@ -10,7 +10,7 @@ import typer
 
 from facenet.apps.cli.evaluating import Looking, answer, save
 from facenet.apps.cli.flags import Output, Recognition, command, flag
-from facenet.apps.cli.outlet import bar, note
+from facenet.apps.cli.outlet import bar
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.megaface import Listed
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class Templates:
     """How faces become a template."""
 
-    aggregation: str = flag("media", "media, mean, norm_weighted, quality, medoid or trimmed_mean.")
+    aggregation: str = flag(
+        "media", "media, mean, norm_weighted, quality (detector's score), medoid or trimmed_mean."
+    )
     unit_norm: bool = flag(False, "Scale each feature to length one first (N0).")
     equal_weight: bool = flag(False, "Do not weigh faces by the detector's score (D0).")
 
@@ -99,19 +101,16 @@ def megaface(
     """
     from facenet.apps.jobs import megaface as job
 
-    sides, recognizer = megaface.sides(), recognition.recognizers()[0]
-    how = job.looking_at(looking.select, aligned=not detect)
-    for side in sides:
-        with bar(side.kind) as done:
-            for problem in job.write_features(side, recognizer, how, features=features, done=done):
-                note(problem)
-    settings = job.rates(looking.replicates, looking.seed)
-    found = job.evaluate_megaface(
-        *sides,
-        recognizer.embedder.card.name,
-        features=features,
-        settings=settings,
-        as_insightface=as_insightface,
-    )
+    recognizer = recognition.recognizers()[0]
+    with bar("pictures") as done:
+        found = job.run_megaface(
+            megaface.sides(),
+            recognizer,
+            job.looking_at(looking.select, aligned=not detect),
+            features=features,
+            settings=job.rates(looking.replicates, looking.seed),
+            as_insightface=as_insightface,
+            done=done,
+        )
     answer(found, job.megaface_text, output)
     return 0

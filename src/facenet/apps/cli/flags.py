@@ -55,7 +55,7 @@ class Deciding:
     fmr: float | None = flag(None, "False-match rate to decide at.  [default: 1e-4]")
     threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
 
-    def rates(self) -> dict[str, float | None]:
+    def rates(self) -> dict[str, Any]:
         """As `Recognizer.threshold` takes them."""
         return {"fmr": self.fmr, "threshold": self.threshold}
 

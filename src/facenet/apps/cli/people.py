@@ -70,11 +70,13 @@ def identify(
     from facenet.apps.jobs.photos import find_photos
 
     recognizer, found = recognition.recognizer(), find_photos(photos)
+    wish = {**deciding.rates(), "fpir": fpir}
+    recognizer.threshold(**wish)  # refused before the work
     enrolment = recognizer.enrol(known)
     for _, reason in enrolment.refused:
         note(f"Not enrolled: {reason}")
     people = enrolment.people
-    threshold = recognizer.threshold(**deciding.rates(), fpir=fpir, comparisons=len(people.names))
+    threshold = recognizer.threshold(**wish, comparisons=len(people.names))
     with bar("photos") as done:
         named = name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
     print_faces(named, COLUMNS, output.json)

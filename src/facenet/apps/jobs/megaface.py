@@ -83,6 +83,30 @@ def write_features(
     return problems
 
 
+def run_megaface(
+    sides: tuple[Listed, Listed],
+    recognizer: Recognizer,
+    how: Gathering,
+    *,
+    features: Path,
+    settings: MegafaceSettings,
+    as_insightface: bool,
+    done: Done,
+) -> dict[str, Any]:
+    """Write the features that are missing, then evaluate all; `problems` are of the former."""
+    problems: list[str] = []
+    for side in sides:
+        problems += write_features(side, recognizer, how, features=features, done=done)
+    values = evaluate_megaface(
+        *sides,
+        recognizer.embedder.card.name,
+        features=features,
+        settings=settings,
+        as_insightface=as_insightface,
+    )
+    return values | {"problems": problems}
+
+
 def evaluate_megaface(
     probes: Listed,
     distractors: Listed,
@@ -116,7 +140,6 @@ def evaluate_megaface(
         "dataset": "MegaFace",
         "protocol": "FaceScrub probes among distractors, cosine similarity of summed flips; noisy "
         f"pictures {'replaced as by insightface' if as_insightface else 'left out'}",
-        "problems": [],
         "noisy": [int(noisy_probes.sum()), int(noisy_strangers.sum())],
         **found,
     }

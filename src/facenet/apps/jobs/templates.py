@@ -46,7 +46,8 @@ def evaluate_ijb(
     mirrored = gathered.views.mirrored
     if mirrored is not None:
         mirrored = np.nan_to_num(mirrored, copy=False)
-    values = ijb_report(data, combine(plain, mirrored, pooling), pooling)
+    features, score = combine(plain, mirrored, pooling), data.faces.detection_score
+    values = ijb_report(data, features, pooling, quality=score)
     facts = model_facts(recognizer, gathered, aligned=False, select="the points of the lists")
     facts["seconds"]["score"] = perf_counter() - start
     cropping = facts.pop("cropping")
@@ -81,7 +82,7 @@ def ijb_text(values: dict[str, Any]) -> str:
         low, high = point["ci"] or (float("nan"), float("nan"))
         lines.append(f"TAR {point['tar']:.4f} [{low:.4f}, {high:.4f}] at FAR {name}")
     lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
-    for name, row in values.get("identification", {}).get("mean", {}).get("rank", {}).items():
-        lines.append(f"rank {name}: {row['rate']:.4f}, mean of both galleries")
+    for name, row in values.get("identification", {}).get("mean", {}).get("cmc", {}).items():
+        lines.append(f"rank {name}: {row['share']:.4f}, mean of both galleries")
     lines.append(f"protocol: {values['protocol']}")
     return "\n".join(lines)
