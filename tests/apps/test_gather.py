@@ -124,6 +124,22 @@ def test_the_second_run_asks_no_network(pictures):
     assert first.problems == second.problems
 
 
+def test_another_model_finds_the_faces_of_the_first(pictures):
+    """Detection is remembered on its own; the white picture is asked for again and again."""
+    gather(pictures)
+    other = Recognizer.from_parts(
+        ToyDetector(find_face), Embedder(toy_card(name="other"), ToyEngine(seed=3))
+    )
+    other.detection = "toy detector"
+    second = gather(pictures, other)
+    assert other.detector.sizes == []
+    assert other.embedder._engine.calls > 0
+    fresh = gather(pictures, other, remember=False)
+    assert np.array_equal(second.views.plain, fresh.views.plain, equal_nan=True)
+    assert np.array_equal(second.heads, fresh.heads, equal_nan=True)
+    assert second.problems == fresh.problems
+
+
 def test_what_is_remembered_goes_by_content_and_not_by_name(pictures, tmp_path):
     gather(pictures)
     engine = ToyEngine()

@@ -40,9 +40,10 @@ class Looking:
     def ready(self) -> None:
         """Find out before the work whether a report can be written."""
         if self.report:
-            from facenet.evaluate.report import require_report_extra
+            from facenet.evaluate.report import require_report_extra, require_report_folder
 
             require_report_extra()
+            require_report_folder(self.report)
 
     def gathering(self, flip: bool) -> Gathering:
         """How pictures are looked at with these flags."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -96,11 +96,13 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A picture on its way: its content's digest, and what is known of it, pixels, or a reason."""
+    """A picture on its way: its content's digest, and all that is known of it, or its pixels with
+    the face that is known (none: empty), or a reason."""
 
     row: int
     digest: bytes = b""
     known: FloatArray | None = None
+    face: FloatArray | None = None
     pixels: ImageArray | None = None
     problem: str = ""
 
@@ -122,6 +124,7 @@ class Gatherer:
         self._recognizer, self._how = recognizer, how
         self._width = int(recognizer.embedder.card.dimension or 0)
         self._cache = VectorCache(self._terms(), self._folder())
+        self._found = VectorCache(self._finding(), None if how.aligned else self._folder())
         self._clock = _Clock()
 
     def gather(self, pictures: Sequence[Picture], done: Done) -> Gathered:
@@ -166,7 +169,7 @@ class Gatherer:
     ) -> dict[int, FloatArray]:
         """Rows of the pictures of a group that are not known; reasons go into `problems`."""
         images = {item.row: item.pixels for item in group if item.pixels is not None}
-        faces = self._faces(images, pictures)
+        faces = self._faces([item for item in group if item.pixels is not None], pictures)
         crops: dict[int, ImageArray] = {}
         start = perf_counter()
         for row, image in images.items():
@@ -189,22 +192,19 @@ class Gatherer:
     def _outputs(self, crops: ImageArray) -> FloatArray:
         return self._recognizer.embedder.outputs(crops)
 
-    def _faces(
-        self, images: dict[int, ImageArray], pictures: Sequence[Picture]
-    ) -> dict[int, Faces]:
+    def _faces(self, group: Sequence[_Read], pictures: Sequence[Picture]) -> dict[int, Faces]:
         """The chosen face of each picture; of a crop the whole picture."""
         start = perf_counter()
-        given = {row: points for row in images if (points := pictures[row].landmarks)}
-        faces = {row: _given(points) for row, points in given.items()}
-        if self._how.aligned:
-            faces = {row: _whole(image) for row, image in images.items()}
-        asked = {row: image for row, image in images.items() if row not in faces}
-        found = self._recognizer.detector.detect(list(asked.values())) if asked else []
-        for (row, image), seen in zip(asked.items(), found, strict=True):
+        faces = {item.row: _told(item, pictures[item.row], self._how.aligned) for item in group}
+        asked = [item for item in group if faces[item.row] is None and item.pixels is not None]
+        images = [item.pixels for item in asked if item.pixels is not None]
+        found = self._recognizer.detector.detect(images) if images else []
+        for item, image, seen in zip(asked, images, found, strict=True):
             size = (image.shape[1], image.shape[0])
-            faces[row] = select_faces(seen, self._how.select, size)
+            faces[item.row] = select_faces(seen, self._how.select, size)
+        self._found.keep({item.digest: _head(faces[item.row]) for item in asked})
         self._clock.time("detect", start)
-        return faces
+        return {row: face for row, face in faces.items() if face is not None}
 
     def _crops(self, image: ImageArray, faces: Faces) -> ImageArray:
         preprocess = self._recognizer.embedder.preprocess
@@ -232,6 +232,8 @@ class Gatherer:
         digests = {row: _digest(pictures[row]) for row in rows}
         known = self._cache.find([digest for digest in digests.values() if digest])
         group = [self._read(row, pictures[row], digests[row], known) for row in rows]
+        faces = self._found.find([item.digest for item in group if item.pixels is not None])
+        group = [replace(item, face=faces.get(item.digest)) for item in group]
         self._clock.time("read", began)
         return group
 
@@ -257,11 +259,19 @@ class Gatherer:
 
     def _terms(self) -> dict[str, str]:
         """Everything that what is seen depends on, but the picture."""
-        embedder, how = self._recognizer.embedder, self._how
+        embedder = self._recognizer.embedder
+        return {
+            **self._finding(),
+            "embedder": embedder.card.contract,
+            "precision": str(embedder.precision),
+        }
+
+    def _finding(self) -> dict[str, str]:
+        """Everything that the chosen face depends on, but the picture: the same for all models."""
+        engine, how = self._recognizer.embedder.engine, self._how
         return {
             "facenet": f"{__version__}/{REVISION}",
-            "embedder": embedder.card.contract,
-            "engine": str([embedder.engine[name] for name in ("engine", "version", "precision")]),
+            "engine": f"{engine['engine']} {engine['version']}",
             "detection": "aligned" if how.aligned else self._recognizer.detection,
             "select": "" if how.aligned else how.select,
         }
@@ -287,8 +297,28 @@ def _content_digest(picture: Picture) -> bytes:
     return b""
 
 
-def _head(faces: Faces) -> FloatArray:
-    """Score, box and landmarks of one face: float32 (15,)."""
+def _told(item: _Read, picture: Picture, aligned: bool) -> Faces | None:
+    """The face of a picture, where it need not be looked for."""
+    if aligned and item.pixels is not None:
+        return _whole(item.pixels)
+    if picture.landmarks is not None:
+        return _given(picture.landmarks)
+    return None if item.face is None else _remembered(item.face)
+
+
+def _remembered(head: FloatArray) -> Faces:
+    """The face that `_head` wrote down."""
+    if len(head) == 0:
+        return Faces.empty()
+    points = head[5:15].reshape(1, 5, 2)
+    landmarks = points if np.isfinite(points).all() else None
+    return Faces(head[None, 1:5], landmarks, head[:1])
+
+
+def _head(faces: Faces | None) -> FloatArray:
+    """Score, box and landmarks of one face: float32 (15,), empty without one."""
+    if faces is None or len(faces) == 0:
+        return np.empty(0, np.float32)
     points = np.full((1, 5, 2), np.nan) if faces.landmarks is None else faces.landmarks
     return np.concatenate([faces.detection_score[:1], faces.boxes[0], points[0].ravel()])
 
