@@ -235,3 +235,12 @@ def test_sentences_name_what_was_done():
     assert "flips summed" in VerificationSettings("insightface").sentence(10)
     assert "angle / pi" in VerificationSettings(distance="angle").sentence(10)
     assert "all scores" in VerificationSettings("cosine").sentence(10)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[0], VerificationSettings("cosine")], ids=str)
+def test_many_pairs_are_compared_as_few_are(settings):
+    pairs, views = world(6, pairs=40_000)
+    result = verify_pairs(pairs, views, settings)
+    rows = views.plain / np.linalg.norm(views.plain, axis=1, keepdims=True)
+    products = np.einsum("nd,nd->n", rows[pairs.a], rows[pairs.b])
+    assert result.similarity == pytest.approx(products, abs=1e-5)

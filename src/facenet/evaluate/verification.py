@@ -22,6 +22,8 @@ from facenet.types import FloatArray
 
 PROTOCOLS = ("facenet", "insightface", "cosine")
 DISTANCES = ("squared", "angle")
+CHUNK = 16_384
+"""Pairs whose vectors are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +119,17 @@ def verify_pairs(
 ) -> VerificationResult:
     """Run a protocol. Raises DataError for fewer than two folds, or mirror images that lack."""
     rows = _rows(views, settings)
-    first, second = rows[pairs.a].astype(np.float64), rows[pairs.b].astype(np.float64)
     there = views.found[pairs.a] & views.found[pairs.b]
+    plain = _distances(rows, pairs, there, settings)
 
     def distances(training: Bools) -> Floats:
-        mean = np.zeros(rows.shape[1])
         used = training & there
-        if settings.subtract_mean and used.any():
-            mean = np.concatenate([first[used], second[used]]).mean(axis=0)
-        return np.where(there, _distance(first - mean, second - mean, settings), np.inf)
+        if not (settings.subtract_mean and used.any()):
+            return plain
+        sides = np.concatenate([pairs.a[used], pairs.b[used]])
+        seen = np.bincount(sides, minlength=len(rows))
+        mean = seen @ rows.astype(np.float64) / len(sides)
+        return _distances(rows, pairs, there, settings, mean=mean)
 
     exact = settings.protocol == "cosine"
     decisions = cross_validate(distances, pairs.same, pairs.fold, exact=exact)
@@ -148,6 +152,26 @@ def _rows(views: Views, settings: VerificationSettings) -> FloatArray:
     if settings.protocol == "facenet":
         return np.concatenate([vectors.unit(plain), vectors.unit(mirrored)], axis=1)
     return vectors.unit(plain + mirrored)
+
+
+def _distances(
+    rows: FloatArray,
+    pairs: PairSet,
+    there: Bools,
+    settings: VerificationSettings,
+    *,
+    mean: Floats | None = None,
+) -> Floats:
+    """Distances of all pairs, some at a time: float64 (n,), plus infinity without a face."""
+    found = np.full(len(pairs), np.inf)
+    for start in range(0, len(pairs), CHUNK):
+        part = slice(start, start + CHUNK)
+        first, second = (rows[side[part]].astype(np.float64) for side in (pairs.a, pairs.b))
+        if mean is not None:
+            first, second = first - mean, second - mean
+        found[part] = _distance(first, second, settings)
+    found[~there] = np.inf
+    return found
 
 
 def _distance(first: Floats, second: Floats, settings: VerificationSettings) -> Floats:
