@@ -10,7 +10,7 @@ import typer
 from shell import run
 
 from facenet.apps.cli.faces import Cropping, align_settings
-from facenet.apps.cli.flags import Deciding, Detection, Recognition, parse_size
+from facenet.apps.cli.flags import Deciding, Detection, Identifying, Recognition, parse_size
 from facenet.apps.cli.outlet import bar, fetch_bar, print_csv, print_json, print_rows, tidy
 from facenet.apps.cli.program import app
 from facenet.apps.jobs.align_one import AlignSettings
@@ -64,15 +64,15 @@ def test_flags_default_to_the_defaults_of_the_library():
     assert Detection().settings() == MtcnnSettings()
     taken = inspect.signature(Recognizer).parameters
     given = Recognition().options()
-    assert set(given) == set(taken)
+    assert set(given) | {"calibration"} == set(taken)
     given.pop("detection")
     assert given == {name: taken[name].default for name in given}
     assert set(given) == {f.name for f in fields(Recognition)} & set(given)
     assert align_settings(Cropping(), Detection()) == AlignSettings()
     decided = inspect.signature(Recognizer.identify).parameters
-    assert {f.name: f.default for f in fields(Deciding)} == {
-        f.name: decided[f.name].default for f in fields(Deciding)
-    }
+    assert Identifying().rates() == {name: decided[name].default for name in Identifying().rates()}
+    assert set(Identifying().rates()) == {"fmr", "threshold", "fpir"}
+    assert Deciding().calibration == taken["calibration"].default
     assert {"name", "crop", "standardise", "margin", "color"} < {f.name for f in fields(OwnModel)}
 
 
@@ -87,7 +87,6 @@ def test_flags_reach_the_library():
         device="cpu",
         model="mobilefacenet",
         flip=True,
-        calibration="card",
     )
     assert chosen.options() == {
         "detector": "mtcnn",
@@ -96,7 +95,6 @@ def test_flags_reach_the_library():
         "model": "mobilefacenet",
         "precision": "fp32",
         "flip": True,
-        "calibration": "card",
         "detection": MtcnnSettings(33, (0.1, 0.2, 0.3), 0.5, "facenet"),
     }
     recognizer = chosen.recognizer()

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facenet.apps.cli.evaluating import Looking, answer, save
-from facenet.apps.cli.flags import Output, Recognition, command
+from facenet.apps.cli.evaluating import Reported, answer, save
+from facenet.apps.cli.flags import Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar, note
+
+if TYPE_CHECKING:
+    from facenet.apps.jobs.calibrating import CalibrationSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrating(Reported):
+    """What is made of the pictures, and where it goes."""
+
+    dataset: str | None = flag(None, "Its name in answers.  [default: the folder's]")
+    prior: float = flag(0.01, "Share of pairs of one person among those you will compare.")
+    seed: int = flag(0, "Seed of the halves that check each other.")
+    out: Path | None = flag(None, "File to write.  [default: beside the model's card]")
+
+    def how(self, detector: str) -> CalibrationSettings:
+        """What is made of the pictures."""
+        from facenet.apps.jobs.calibrating import CalibrationSettings
+
+        return CalibrationSettings(detector, self.prior, self.seed)
 
 
 @command
@@ -17,34 +37,25 @@ def calibrate(
     images: Annotated[Path, typer.Argument(help="Your pictures: a folder per person.")],
     output: Output,
     recognition: Recognition,
-    looking: Looking,
-    dataset: Annotated[
-        str | None, typer.Option(help="Its name in answers.  [default: the folder's]")
-    ] = None,
-    prior: Annotated[
-        float, typer.Option(help="Share of pairs of one person among those you will compare.")
-    ] = 0.01,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write.  [default: beside the model's card]")
-    ] = None,
+    calibrating: Calibrating,
 ) -> int:
     """Measure false-match rates and probabilities on your own pictures.
 
     From then on verify and identify decide by them; `--calibration card` goes back to the rates
     that came with the model.
     """
-    from facenet.apps.jobs import allpairs, calibrating
+    from facenet.apps.jobs import calibrating as job
+    from facenet.apps.jobs.allpairs import look_at_folder
 
-    looking.ready()
-    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
+    calibrating.ready()
+    how, recognizer = calibrating.how(recognition.detector), recognition.recognizer()
+    looking = calibrating.gathering(recognition.flip)
     with bar("pictures") as done:
-        seen = allpairs.look_at_folder(images, recognizer, how, dataset=dataset, done=done)
+        seen = look_at_folder(images, recognizer, looking, dataset=calibrating.dataset, done=done)
     with bar("pairs") as done:
-        made, values = calibrating.calibrate_folder(
-            seen, detector=recognition.detector, prior=prior, seed=looking.seed, done=done
-        )
-    path = calibrating.write_calibration(made, out)
-    save(looking.report, f"Calibration on {seen.dataset}", values, seen.pictures, seen.gathered)
+        made, values = job.calibrate_folder(seen, how, done)
+    path = job.write_calibration(made, calibrating.out)
+    save(calibrating.report, f"Calibration on {seen.dataset}", values, seen.pictures, seen.gathered)
     note(f"wrote {path}")
-    answer(values | {"file": str(path)}, calibrating.calibration_text, output)
+    answer(values | {"file": str(path)}, job.calibration_text, output)
     return 0

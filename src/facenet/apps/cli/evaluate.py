@@ -11,6 +11,8 @@ import typer
 from facenet.apps.cli.evaluating import (
     Evaluating,
     Looking,
+    Reported,
+    Sampled,
     answer,
     forgotten,
     run_pairs,
@@ -153,7 +155,7 @@ def all_pairs(
     images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
     output: Output,
     recognition: Recognition,
-    looking: Looking,
+    looking: Sampled,
     dataset: Annotated[
         str | None, typer.Option(help="Its name in the table.  [default: the folder's]")
     ] = None,
@@ -166,8 +168,8 @@ def all_pairs(
     from facenet.apps.jobs import allpairs as job
 
     looking.ready()
-    job.require_card(card)
-    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
+    recognizer, how = recognition.recognizer(), looking.gathering(recognition.flip)
+    job.require_card(card, recognizer.embedder.contract)
     with bar("pictures") as done:
         seen = job.look_at_folder(images, recognizer, how, dataset=dataset, done=done)
     with bar("pairs") as done:
@@ -185,7 +187,7 @@ def audit(
     images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
     output: Output,
     recognition: Recognition,
-    looking: Looking,
+    looking: Reported,
     duplicate_at: Annotated[
         float, typer.Option(help="Similarity from which two pictures are near-duplicates.")
     ] = 0.95,
@@ -198,7 +200,7 @@ def audit(
     from facenet.apps.jobs.auditing import audit_folder, audit_text
 
     looking.ready()
-    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
+    recognizer, how = recognition.recognizer(), looking.gathering(recognition.flip)
     with bar("pictures") as done:
         found = audit_folder(images, recognizer, how, duplicate_at=duplicate_at, done=done)
     save(looking.report, f"Audit of {images.name}", found.values, found.pictures, found.gathered)
@@ -223,8 +225,8 @@ def overlap(
     """
     from facenet.apps.jobs.auditing import find_overlap, overlap_text
 
-    recognizer, how = recognition.recognizers()[0], looking.gathering(recognition.flip)
-    level = recognizer.threshold(fmr=deciding.fmr, threshold=deciding.threshold)
+    recognizer = recognition.recognizer(calibration=deciding.calibration)
+    how, level = looking.gathering(recognition.flip), recognizer.threshold(**deciding.rates())
     with bar("pictures") as done:
         found = find_overlap((first, second), recognizer, how, threshold=level, done=done)
     answer(found, overlap_text, output)

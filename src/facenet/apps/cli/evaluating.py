@@ -25,7 +25,7 @@ FOR_THE_PAGE = ("curves", "worst")
 
 @dataclass(frozen=True, slots=True)
 class Looking:
-    """How the pictures of a data set are looked at, and where the report goes."""
+    """How the pictures of a data set are looked at."""
 
     select: str = flag(
         "center_weighted_size",
@@ -33,17 +33,6 @@ class Looking:
         "largest_over_threshold.",
     )
     no_cache: bool = flag(False, "Do not remember vectors for the next run, nor use those kept.")
-    replicates: int = flag(1000, "Draws of the bootstrap behind the intervals.")
-    seed: int = flag(0, "Seed of the draws.")
-    report: Path | None = flag(None, "Folder for report.html, report.json and report.csv.")
-
-    def ready(self) -> None:
-        """Find out before the work whether a report can be written."""
-        if self.report:
-            from facenet.evaluate.report import require_report_extra, require_report_folder
-
-            require_report_extra()
-            require_report_folder(self.report)
 
     def gathering(self, flip: bool) -> Gathering:
         """How pictures are looked at with these flags."""
@@ -53,7 +42,33 @@ class Looking:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluating(Looking):
+class Reported(Looking):
+    """Where the report goes."""
+
+    report: Path | None = flag(None, "Folder for report.html, report.json and report.csv.")
+
+    def ready(self) -> None:
+        """Find out before the work whether a report can be written."""
+        require_report(self.report)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled(Reported):
+    """The bootstrap behind the intervals."""
+
+    replicates: int = flag(1000, "Draws of the bootstrap behind the intervals.")
+    seed: int = flag(0, "Seed of the draws.")
+
+    def ready(self) -> None:
+        """Find out before the work whether all can be done. Raises SettingsError too."""
+        from facenet.apps.jobs.evaluation import check_draws
+
+        check_draws(self.replicates, self.seed)
+        require_report(self.report)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluating(Sampled):
     """How pairs are decided."""
 
     protocol: str = flag("facenet", "Protocol: facenet, insightface or cosine.")
@@ -91,7 +106,7 @@ def show(title: str, evaluated: Evaluated, report: Path | None, output: Output) 
     """Print what was measured, and write the report if one is wanted."""
     from facenet.apps.jobs.reporting import assemble, difference, save_report, summary
 
-    note_problems(evaluated.models[0]["problems"])
+    note_problems(list(dict.fromkeys(p for model in evaluated.models for p in model["problems"])))
     if report:
         whole = assemble(title, typed(), evaluated.models, evaluated.paired)
         for path in save_report(report, whole, evaluated.pictures, evaluated.gathered):
@@ -104,14 +119,23 @@ def show(title: str, evaluated: Evaluated, report: Path | None, output: Output) 
             print(difference(row))
 
 
+def require_report(folder: Path | None) -> None:
+    """Find out before the work whether a report can be written, if one is wanted."""
+    if folder:
+        from facenet.evaluate.report import require_report_extra, require_report_folder
+
+        require_report_extra()
+        require_report_folder(folder)
+
+
 def save(
     folder: Path | None,
     title: str,
     values: Mapping[str, Any],
-    pictures: Sequence[Picture],
-    gathered: Gathered,
+    pictures: Sequence[Picture] = (),
+    gathered: Gathered | None = None,
 ) -> None:
-    """Write the report of one record, if one is wanted."""
+    """Write the report of one record, if one is wanted, with faces where they were seen."""
     from facenet.apps.jobs.reporting import assemble, save_report
 
     if folder:

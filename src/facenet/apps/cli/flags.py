@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from facenet.faces.mtcnn import MtcnnSettings
     from facenet.recognizer import Recognizer
 
-NAMED = ("model", "precision", "flip", "calibration")
+NAMED = ("model", "precision", "flip")
 """Options of an embedder that go to `Recognizer` as they are."""
 ERROR, STOPPED, READER_LEFT = 2, 130, 141
 """Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
@@ -54,10 +54,26 @@ class Deciding:
 
     fmr: float | None = flag(None, "False-match rate to decide at.  [default: 1e-4]")
     threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
+    calibration: str = flag(
+        "auto", "Whose rates: auto (your own where measured), card, or a file of calibrate."
+    )
 
     def rates(self) -> dict[str, Any]:
         """As `Recognizer.threshold` takes them."""
         return {"fmr": self.fmr, "threshold": self.threshold}
+
+
+@dataclass(frozen=True, slots=True)
+class Identifying(Deciding):
+    """When a face is given a name."""
+
+    fpir: float | None = flag(
+        None, "Rate at which strangers may be named over all known people, in place of fmr."
+    )
+
+    def rates(self) -> dict[str, Any]:
+        """As `Recognizer.threshold` takes them."""
+        return {"fmr": self.fmr, "threshold": self.threshold, "fpir": self.fpir}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +112,11 @@ class Detection:
         named = {name: getattr(self, name) for name in ("detector", "engine", "device")}
         return {**named, "detection": self.settings()}
 
-    def recognizer(self) -> Recognizer:
-        """A recognizer with these options."""
+    def recognizer(self, **more: Any) -> Recognizer:
+        """A recognizer with these options, and more of `Recognizer`'s."""
         from facenet.recognizer import Recognizer
 
-        return Recognizer(**self.options())
+        return Recognizer(**self.options(), **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +126,20 @@ class Recognition(Detection):
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
     precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
     flip: bool = flag(False, "Average with the mirrored face: slower, a little better.")
-    calibration: str = flag(
-        "auto", "False-match rates: auto (your own where measured), card, or a file."
-    )
 
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""
         named = {name: getattr(self, name) for name in NAMED}
         return {**Detection.options(self), **named}
 
-    def recognizers(self) -> list[Recognizer]:
+    def recognizers(self, **more: Any) -> list[Recognizer]:
         """A recognizer for each model of a list with commas, none of which mixes flips in."""
         from facenet.recognizer import Recognizer
 
         names = list(dict.fromkeys(filter(None, (name.strip() for name in self.model.split(",")))))
         if not names:
             raise SettingsError("model should name an embedder or several; got none.")
-        options = {**self.options(), "flip": False}
+        options = {**self.options(), "flip": False, **more}
         return [Recognizer(**{**options, "model": name}) for name in names]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facenet.apps.cli.flags import Deciding, Output, Places, Recognition, command
+from facenet.apps.cli.flags import Deciding, Identifying, Output, Places, Recognition, command
 from facenet.apps.cli.outlet import bar, note, print_csv, print_faces, print_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def verify(
     ] = None,
 ) -> int:
     """Do two photos show the same person? Exit code 0: yes, 1: no."""
-    answer = recognition.recognizer().verify(
+    recognizer = recognition.recognizer(calibration=deciding.calibration)
+    answer = recognizer.verify(
         a, b, fmr=deciding.fmr, threshold=deciding.threshold, prior=prior, select=select
     )
     print_json(answer.to_dict()) if output.json else print(_sentence(answer))
@@ -51,13 +52,9 @@ def identify(
     known: Annotated[Path, typer.Argument(help="Folder of people: a file or sub-folder each.")],
     photos: Places,
     output: Output,
-    deciding: Deciding,
+    deciding: Identifying,
     recognition: Recognition,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
-    fpir: Annotated[
-        float | None,
-        typer.Option(help="Rate at which strangers may be named, over all known people."),
-    ] = None,
 ) -> int:
     """Name every face of photos, or call it unknown.
 
@@ -69,14 +66,14 @@ def identify(
     from facenet.apps.jobs.people import name_photos
     from facenet.apps.jobs.photos import find_photos
 
-    recognizer, found = recognition.recognizer(), find_photos(photos)
-    wish = {**deciding.rates(), "fpir": fpir}
-    recognizer.threshold(**wish)  # refused before the work
+    recognizer = recognition.recognizer(calibration=deciding.calibration)
+    found = find_photos(photos)
+    recognizer.threshold(**deciding.rates())  # refused before the work
     enrolment = recognizer.enrol(known)
     for _, reason in enrolment.refused:
         note(f"Not enrolled: {reason}")
     people = enrolment.people
-    threshold = recognizer.threshold(**wish, comparisons=len(people.names))
+    threshold = recognizer.threshold(**deciding.rates(), comparisons=len(people.names))
     with bar("photos") as done:
         named = name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
     print_faces(named, COLUMNS, output.json)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +17,7 @@ from facenet.apps.jobs.evaluation import gather_pictures, model_facts
 from facenet.apps.jobs.gather import Done, Gathered, Gathering
 from facenet.data.folders import class_pictures
 from facenet.data.pairset import Picture
+from facenet.errors import ModelFileError
 from facenet.evaluate.allpairs import all_pairs_report
 from facenet.evaluate.sweep import Labelled, labelled, sweep
 from facenet.faces.embed import FLIPPED
@@ -39,19 +42,46 @@ class Folder:
 def look_at_folder(
     folder: Path, recognizer: Recognizer, how: Gathering, *, dataset: str | None, done: Done
 ) -> Folder:
-    """Embed a data set, a folder per person. dataset: its name, else that of the folder."""
+    """Embed a data set, a folder per person. dataset: its name, else that of the folder.
+
+    Raises DataError without pictures, or without a face in any.
+    """
     pictures = class_pictures(folder)
     gathered = gather_pictures(recognizer, pictures, how, done=done)
     names = np.array([picture.person for picture in pictures])
     person = np.unique(names, return_inverse=True)[1]
+    facts = comparing(recognizer, gathered, how)
     return Folder(
         dataset or folder.resolve().name,
-        recognizer.embedder.card.contract + (FLIPPED if how.mirrors else ""),
+        str(facts["contract"]),
         pictures,
         gathered,
         labelled(gathered.vectors(), person, gathered.views.found),
-        model_facts(recognizer, gathered, aligned=how.aligned, select=how.select),
+        facts,
     )
+
+
+def comparing(recognizer: Recognizer, gathered: Gathered, how: Gathering) -> dict[str, Any]:
+    """`model_facts` where the vectors of single pictures are compared: with the mirror image
+    summed in they are of another contract."""
+    facts = model_facts(recognizer, gathered, aligned=how.aligned, select=how.select)
+    if how.mirrors:
+        facts["contract"] += FLIPPED
+        facts["cropping"] = f"flips summed; {facts['cropping']}"
+    return facts
+
+
+def pictures_digest(pictures: Sequence[Picture]) -> str:
+    """SHA-256 over the names and contents of pictures, in their order: 64 hex digits."""
+    whole = hashlib.sha256()
+    for picture in pictures:
+        content = hashlib.sha256()
+        with suppress(OSError):  # what cannot be read is among the problems, with the reason
+            if isinstance(picture.source, Path) and picture.source.is_file():
+                with picture.source.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256")
+        whole.update(picture.name.encode("utf-8", "surrogateescape") + b"\0" + content.digest())
+    return whole.hexdigest()
 
 
 def compare_all(seen: Folder, *, replicates: int, seed: int, done: Done) -> dict[str, Any]:
@@ -68,15 +98,24 @@ def compare_all(seen: Folder, *, replicates: int, seed: int, done: Done) -> dict
         "seconds": seconds,
         "dataset": seen.dataset,
         "protocol": protocol,
-        "failures": len(seen.gathered.problems),
+        "digests": {seen.dataset: pictures_digest(seen.pictures)},
         **values,
     }
 
 
-def require_card(path: Path | None) -> None:
-    """Raises ModelFileError unless there is a card at `path`; None: none is wanted."""
-    if path is not None:
-        load_card(path)
+def require_card(path: Path | None, contract: str | None = None) -> None:
+    """Raises ModelFileError unless there is a card at `path`, of this contract where one is given.
+
+    path: None where no card is wanted.
+    """
+    if path is None:
+        return
+    card = load_card(path)
+    if contract not in (None, card.contract):
+        raise ModelFileError(
+            f"{path} should be the card of the vectors that are compared, {contract}; it is that "
+            f"of {card.contract}. Name the card of the model in use, and leave --flip out."
+        )
 
 
 def write_table(path: Path, table: Mapping[str, Any]) -> None:

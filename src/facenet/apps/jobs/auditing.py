@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from facenet.apps.jobs.evaluation import gather_pictures, model_facts
+from facenet.apps.jobs.allpairs import comparing, pictures_digest
+from facenet.apps.jobs.evaluation import gather_pictures
 from facenet.apps.jobs.gather import Done, Gathered, Gathering
 from facenet.data.folders import class_pictures
 from facenet.data.pairset import Picture
+from facenet.errors import SettingsError
 from facenet.evaluate.audit import (
     NamedVectors,
     identity_overlap,
@@ -40,8 +42,11 @@ def audit_folder(
 ) -> Audited:
     """Find wrong labels, pictures that are there twice, and pictures unlike the rest.
 
-    duplicate_at: similarity from which two pictures are near-duplicates. Raises DataError.
+    duplicate_at: similarity from which two pictures are near-duplicates. Raises DataError, and
+    SettingsError for one that no two pictures can have.
     """
+    if not -1 <= duplicate_at <= 1:
+        raise SettingsError(f"duplicate-at should be a cosine from -1 to 1; got {duplicate_at:g}.")
     pictures = class_pictures(folder)
     gathered = gather_pictures(recognizer, pictures, how, done=done)
     labelled = _labelled(pictures, gathered)
@@ -52,9 +57,14 @@ def audit_folder(
     }
     closest = similar_pairs(labelled, threshold=-1, same=False, most=SHOWN)
     least = lowest_mated(labelled, most=SHOWN)
+    facts = comparing(recognizer, gathered, how)
+    cropping = facts.pop("cropping")
     values = {
-        **model_facts(recognizer, gathered, aligned=how.aligned, select=how.select),
+        **facts,
         "dataset": folder.resolve().name,
+        "protocol": "each picture against the others of its person and the nearest other person, "
+        f"cosine similarity; {cropping}",
+        "digests": {folder.resolve().name: pictures_digest(pictures)},
         "pictures": len(pictures),
         "people": len(set(labelled.person)),
         "failures": len(gathered.problems),

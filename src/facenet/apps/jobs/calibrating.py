@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facenet.apps.jobs.allpairs import Folder
+from facenet.apps.jobs.allpairs import Folder, pictures_digest
+from facenet.apps.jobs.evaluation import check_draws
 from facenet.apps.jobs.gather import Done
 from facenet.evaluate.calibration import calibration_loss, fit_logistic, reliability
 from facenet.evaluate.falsematch import table_of
 from facenet.evaluate.heldout import held_out_check, split_people, table_intervals
 from facenet.evaluate.sweep import Labelled, Sweep, sweep
 from facenet.evaluate.tally import BINS, HALF
-from facenet.gallery.calibrate import fmr_for_identification, lowest_fmr, similarity_at
+from facenet.gallery.calibrate import (
+    DEFAULT_FMR,
+    fmr_for_identification,
+    lowest_fmr,
+    similarity_at,
+)
 from facenet.models.calibration import (
     Calibration,
     Logistic,
     calibration_path,
+    require_prior,
     save_calibration,
 )
 from facenet.types import IntArray
@@ -34,8 +41,22 @@ SAMPLE = 500_000
 """Non-mated pairs that the cost of the probabilities is measured on."""
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """detector: its name, for the record. prior: share of pairs of one person among those that
+    will be compared. seed: of the halves that check each other. Raises SettingsError."""
+
+    detector: str
+    prior: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_prior(self.prior)
+        check_draws(1, self.seed)
+
+
 def calibrate_folder(
-    seen: Folder, *, detector: str, prior: float, seed: int, done: Done
+    seen: Folder, how: CalibrationSettings, done: Done
 ) -> tuple[Calibration, dict[str, Any]]:
     """Measure false-match rates and probabilities on a folder per person.
 
@@ -52,19 +73,21 @@ def calibrate_folder(
         model=str(seen.facts["model"]),
         dataset=seen.dataset,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        detector=detector,
+        detector=how.detector,
         images=len(rows),
         people=table.people,
         fmr=table,
         fmr_low=low,
         fmr_high=high,
-        logistic=fit(swept, prior),
-        held_out=held_out_check(rows, names, similarity_at, seed=seed),
-        digest=_digest(seen),
+        logistic=fit(swept, how.prior),
+        held_out=held_out_check(rows, names, similarity_at, seed=how.seed),
+        digest=pictures_digest(seen.pictures),
     )
-    return calibration, calibration_values(calibration) | _judged(seen.faces, prior, seed) | {
-        "problems": list(seen.gathered.problems.values()),
-    }
+    values = calibration_values(calibration) | _judged(seen.faces, how.prior, how.seed)
+    facts = {key: value for key, value in seen.facts.items() if key != "cropping"}
+    protocol = f"every picture against every other, cosine similarity; {seen.facts['cropping']}"
+    looked = {"pictures": len(seen.pictures), "failures": len(seen.gathered.problems)}
+    return calibration, {**facts, "protocol": protocol, **looked, **values}
 
 
 def fit(swept: Sweep, prior: float) -> Logistic:
@@ -76,9 +99,9 @@ def fit(swept: Sweep, prior: float) -> Logistic:
 
 
 def calibration_values(calibration: Calibration) -> dict[str, Any]:
-    """What a calibration says, as plain values: thresholds by rate and by size of the gallery."""
+    """What a calibration says, as plain values: similarities by rate and by size of the gallery."""
     table = calibration.fmr
-    thresholds = {
+    similarities = {
         f"{rate:g}": similarity_at(table, rate) for rate in RATES if rate >= lowest_fmr(table)
     }
     galleries = []
@@ -87,9 +110,23 @@ def calibration_values(calibration: Calibration) -> dict[str, Any]:
         known = rate >= lowest_fmr(table)
         similarity = similarity_at(table, rate) if known else None
         galleries.append({"gallery": size, "fpir": FPIR, "fmr": rate, "similarity": similarity})
-    named = {name: asdict(answer) for name, answer in calibration.held_out.items()}
-    kept = {**calibration.to_dict(), "held_out": named}
-    return {**kept, "thresholds": thresholds, "galleries": galleries}
+    kept = calibration.to_dict()
+    named = {"fmr_table": kept.pop("fmr"), "digests": {calibration.dataset: kept.pop("digest")}}
+    answers = {"similarity_at": similarities, "galleries": galleries}
+    return {**kept, **named, **answers, "notes": _reach(calibration)}
+
+
+def _reach(calibration: Calibration) -> list[str]:
+    """What to do where the pairs do not reach the rate that is decided at by default."""
+    lowest = lowest_fmr(calibration.fmr)
+    if lowest <= DEFAULT_FMR:
+        return []
+    step = 10.0 ** (math.floor(math.log10(lowest)) - 1)
+    return [
+        f"These pictures speak of false-match rates from {math.ceil(lowest / step) * step:.2g} on, "
+        f"and verify and identify decide at {DEFAULT_FMR:g} unless told otherwise: give them such "
+        "a rate with --fmr, or --calibration card, or calibrate on more people."
+    ]
 
 
 def write_calibration(calibration: Calibration, out: Path | None) -> Path:
@@ -131,26 +168,14 @@ def _found(seen: Folder) -> tuple[np.ndarray[Any, np.dtype[np.float32]], list[st
     return seen.faces.rows[rows], [seen.pictures[row].person for row in rows]
 
 
-def _digest(seen: Folder) -> str:
-    """SHA-256 over the names and contents of all pictures."""
-    whole = hashlib.sha256()
-    for picture in seen.pictures:
-        content = hashlib.sha256()
-        if isinstance(picture.source, Path) and picture.source.is_file():
-            with picture.source.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256")
-        whole.update(picture.name.encode("utf-8", "surrogateescape") + b"\0" + content.digest())
-    return whole.hexdigest()
-
-
 def calibration_text(values: Mapping[str, Any]) -> str:
     """A calibration for a person."""
-    table, loss = values["fmr"], values["calibration"]
+    table, loss = values["fmr_table"], values["calibration"]
     lines = [
         f"{values['contract']}: {table['pairs']:,} pairs of different people, {values['people']:,} "
         f"people in {values['images']:,} pictures of {values['dataset']}"
     ]
-    lines += [f"FMR {rate:>6}  similarity {at:.3f}" for rate, at in values["thresholds"].items()]
+    lines += [f"FMR {rate:>6}  similarity {at:.3f}" for rate, at in values["similarity_at"].items()]
     for name, answer in values["held_out"].items():
         if answer["observed"] is None or answer["within_factor_two"] is None:
             lines.append(f"held-out people, FMR {name}: {answer['note']}")
@@ -172,4 +197,4 @@ def calibration_text(values: Mapping[str, Any]) -> str:
         f"logit prior), prior {logistic['prior']:g}; Cllr {loss['cllr']:.4f} bits on held-out "
         f"people, at best {loss['min_cllr']:.4f}"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *values["notes"]])

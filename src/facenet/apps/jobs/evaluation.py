@@ -10,12 +10,15 @@ from typing import Any
 
 from facenet.apps.jobs.gather import Done, Gathered, Gatherer, Gathering
 from facenet.data.pairset import PairSet, Picture
-from facenet.errors import DataError
+from facenet.errors import DataError, SettingsError
 from facenet.evaluate.intervals import REPLICATES
 from facenet.evaluate.pairreport import PairReport, compare_models, verification_report
 from facenet.evaluate.verification import VerificationSettings
 from facenet.models.card import ModelCard
 from facenet.recognizer import Recognizer
+
+MOST_REPLICATES = 100_000
+"""Draws beyond which an interval gains nothing, and memory is lost."""
 
 Seen = Callable[[Recognizer, Gathered, PairReport], dict[str, Any]]
 """Further numbers of one model, from what it saw."""
@@ -24,13 +27,17 @@ Seen = Callable[[Recognizer, Gathered, PairReport], dict[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """How a set is evaluated. settings: the protocol. select: which of several faces.
-    remember: keep what was seen for the next run. replicates, seed: of the bootstrap."""
+    remember: keep what was seen for the next run. replicates, seed: of the bootstrap; see
+    `check_draws`."""
 
     settings: VerificationSettings = field(default_factory=VerificationSettings)
     select: str = "center_weighted_size"
     remember: bool = True
     replicates: int = REPLICATES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_draws(self.replicates, self.seed)
 
     def gathering(self, *, aligned: bool = False) -> Gathering:
         """How pictures are looked at for it."""
@@ -47,6 +54,15 @@ class Evaluated:
     paired: list[dict[str, Any]]
     pictures: tuple[Picture, ...]
     gathered: Gathered
+
+
+def check_draws(replicates: int, seed: int) -> None:
+    """Raises SettingsError for numbers that no bootstrap can have."""
+    if not (1 <= replicates <= MOST_REPLICATES and seed >= 0):
+        raise SettingsError(
+            f"The bootstrap should have 1 to {MOST_REPLICATES:,} draws and a seed of 0 or more; "
+            f"got {str(replicates)[:40]} and {str(seed)[:40]}."
+        )
 
 
 def evaluate_pairs(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from facenet.apps.jobs.allpairs import pictures_digest
 from facenet.apps.jobs.evaluation import Evaluated, Evaluation, Seen, evaluate_pairs
 from facenet.apps.jobs.gather import Done, Gathered
 from facenet.data.attributes import Attributes, read_attributes
@@ -72,7 +73,8 @@ def folder_pairs(folder: Path, settings: FolderSettings, seed: int) -> PairSet:
     pictures = class_pictures(folder)
     rows = {picture.source: row for row, picture in enumerate(pictures)}
     place = np.array([rows[picture.source] for picture in drawn.pictures])
-    return replace(drawn, pictures=pictures, a=place[drawn.a], b=place[drawn.b])
+    digests = {name: pictures_digest(pictures)}
+    return replace(drawn, pictures=pictures, a=place[drawn.a], b=place[drawn.b], digests=digests)
 
 
 def _more(

@@ -24,6 +24,7 @@ from facenet.data.megaface import (
     write_feature,
 )
 from facenet.data.pairset import Picture
+from facenet.evaluate.intervals import REPLICATES
 from facenet.evaluate.megaface import (
     MegafaceSettings,
     insightface_far_distractors,
@@ -48,14 +49,19 @@ class Listed:
     noises: Path | None = None
 
 
-def looking_at(select: str, *, aligned: bool) -> Gathering:
-    """How pictures are looked at: mirrored too, and not remembered, as their features are kept."""
-    return Gathering(select, aligned, mirrors=True, remember=False)
+@dataclass(frozen=True, slots=True)
+class MegafaceRun:
+    """sides: probes and distractors. features: folder of the feature files. detect: look for a
+    face in each picture, instead of taking it for a crop. as_insightface: replace noisy pictures
+    as insightface's remove_noises.py does, instead of leaving them out. replicates, seed: of the
+    bootstrap and of the subsets."""
 
-
-def rates(replicates: int, seed: int) -> MegafaceSettings:
-    """The usual curve and rates with a bootstrap of one's own."""
-    return MegafaceSettings(replicates=replicates, seed=seed)
+    sides: tuple[Listed, Listed]
+    features: Path
+    detect: bool = False
+    as_insightface: bool = False
+    replicates: int = REPLICATES
+    seed: int = 0
 
 
 def write_features(
@@ -83,65 +89,55 @@ def write_features(
     return problems
 
 
-def run_megaface(
-    sides: tuple[Listed, Listed],
-    recognizer: Recognizer,
-    how: Gathering,
-    *,
-    features: Path,
-    settings: MegafaceSettings,
-    as_insightface: bool,
-    done: Done,
-) -> dict[str, Any]:
+def run_megaface(run: MegafaceRun, recognizer: Recognizer, done: Done) -> dict[str, Any]:
     """Write the features that are missing, then evaluate all; `problems` are of the former."""
+    looking = Gathering(aligned=not run.detect, mirrors=True, remember=False)
     problems: list[str] = []
-    for side in sides:
-        problems += write_features(side, recognizer, how, features=features, done=done)
-    values = evaluate_megaface(
-        *sides,
-        recognizer.embedder.card.name,
-        features=features,
-        settings=settings,
-        as_insightface=as_insightface,
-    )
+    for side in run.sides:
+        problems += write_features(side, recognizer, looking, features=run.features, done=done)
+    values = evaluate_megaface(run, recognizer.embedder.card.name)
     return values | {"problems": problems}
 
 
-def evaluate_megaface(
-    probes: Listed,
-    distractors: Listed,
-    algorithm: str,
-    *,
-    features: Path,
-    settings: MegafaceSettings,
-    as_insightface: bool = False,
-) -> dict[str, Any]:
-    """Rank 1 and TAR from the feature files of both lists.
-
-    algorithm: the name in the files. as_insightface: replace noisy pictures as insightface's
-    remove_noises.py does, instead of leaving them out.
-    """
+def evaluate_megaface(run: MegafaceRun, algorithm: str) -> dict[str, Any]:
+    """Rank 1 and TAR from the feature files of both lists; algorithm: the name in the files."""
+    probes, distractors = run.sides
     names, noisy_probes = _clean(probes)
     strangers, noisy_strangers = _clean(distractors)
-    if not as_insightface:
+    if not run.as_insightface:
         names, strangers = _without(names, noisy_probes), _without(strangers, noisy_strangers)
-    paths = [feature_path(features, probes.kind, name, algorithm) for name in names]
+    paths = [feature_path(run.features, probes.kind, name, algorithm) for name in names]
     rows = np.concatenate(list(read_features(paths)))
     people = [person_of(name) for name in names]
-    if as_insightface:
-        rows = insightface_noise_removal(rows, people, noisy_probes, seed=settings.seed)
-    others = [feature_path(features, distractors.kind, name, algorithm) for name in strangers]
+    others = [feature_path(run.features, distractors.kind, name, algorithm) for name in strangers]
     blocks = read_features(others)
-    if as_insightface:
+    if run.as_insightface:
+        rows = insightface_noise_removal(rows, people, noisy_probes, seed=run.seed)
         blocks = _far(blocks, noisy_strangers)
+    settings = MegafaceSettings(replicates=run.replicates, seed=run.seed)
     found = megaface_report(rows, people, blocks, settings, count=len(others))
+    treated = "replaced as by insightface" if run.as_insightface else "left out"
     return {
         "model": algorithm,
         "dataset": "MegaFace",
         "protocol": "FaceScrub probes among distractors, cosine similarity of summed flips; noisy "
-        f"pictures {'replaced as by insightface' if as_insightface else 'left out'}",
+        f"pictures {treated}",
         "noisy": [int(noisy_probes.sum()), int(noisy_strangers.sum())],
+        **found.pop("verification"),
         **found,
+        "identification": {"scaling": [_misses(row) for row in found["rank_1"]]},
+    }
+
+
+def _misses(row: dict[str, Any]) -> dict[str, Any]:
+    """A point of the curve in the terms of searches: misses at rank 1 against the gallery."""
+    low, high = row["ci"] or (None, None)
+    ends = None if low is None or high is None else [1 - high, 1 - low]
+    return {
+        "gallery": row["distractors"],
+        "hit_rate": row["rate"],
+        "fnir": 1 - row["rate"],
+        "fnir_ci": ends,
     }
 
 
@@ -180,9 +176,8 @@ def megaface_text(values: dict[str, Any]) -> str:
             f"rank 1 among {row['distractors']:,} distractors: {row['rate']:.4f} "
             f"[{low:.4f}, {high:.4f}]"
         )
-    verification = values["verification"]
-    for name, point in verification["tar_at_far"].items():
+    for name, point in values["tar_at_far"].items():
         lines.append(f"TAR {point['tar']:.4f} at FAR {name}")
-    lines += [f"not printed: {why}" for why in list(verification["refused"].values())[:1]]
+    lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
     lines.append(f"protocol: {values['protocol']}")
     return "\n".join(lines)

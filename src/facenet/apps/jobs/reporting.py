@@ -15,6 +15,7 @@ from facenet.apps.jobs.gather import Gathered
 from facenet.data.pairset import Picture
 from facenet.errors import ImageError
 from facenet.evaluate.report import write_report
+from facenet.evaluate.rows import shown
 from facenet.images import load_image
 from facenet.models.home import cpu_name, cpu_threads
 from facenet.types import FloatArray
@@ -46,13 +47,18 @@ def assemble(
 
 
 def save_report(
-    folder: Path, report: Mapping[str, Any], pictures: Sequence[Picture], gathered: Gathered
+    folder: Path,
+    report: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    gathered: Gathered | None,
 ) -> list[Path]:
     """Write report.html, report.json and report.csv, with the faces of the worst pairs.
 
-    Raises MissingExtraError, StorageError.
+    gathered: what was seen in the pictures; None shows no face. Raises MissingExtraError,
+    StorageError.
     """
-    return write_report(folder, report, pictures=thumbnails(report, pictures, gathered))
+    shown = thumbnails(report, pictures, gathered) if gathered else {}
+    return write_report(folder, report, pictures=shown)
 
 
 def thumbnails(
@@ -120,7 +126,39 @@ def summary(model: Mapping[str, Any]) -> str:
     lines.append(f"pairs without both faces: {model['not_found']}, counted as different")
     if model["published"] is not None:
         lines.append(f"published: {model['published']} ({model['published_protocol']})")
-    return "\n".join([*lines, *model["notes"]])
+    return "\n".join([*lines, *_folder_lines(model), *model["notes"]])
+
+
+def _folder_lines(model: Mapping[str, Any]) -> list[str]:
+    """What was measured of a folder besides its pairs: searches, quality, groups."""
+    lines: list[str] = []
+    if found := model.get("identification"):
+        first = found["cmc"]["1"]
+        lines.append(
+            f"rank 1: {first['share']:.4f} {_interval(first['ci'])} of {found['searches_mated']:,} "
+            f"searches in a gallery of {found['gallery']:,} people"
+        )
+        for name, point in found["fnir_at_fpir"].items():
+            lines.append(f"FNIR {point['fnir']:.4f} {_interval(point['ci'])} at FPIR {name}")
+    for measure, curve in (model.get("quality") or {}).items():
+        lines.append(
+            f"quality by {measure}: area under FNMR to 20 % discarded {shown(curve['pauc_20'])}; "
+            f"at random {shown(curve['pauc_20_random'])}, at best {shown(curve['pauc_20_oracle'])}"
+        )
+    for attribute, groups in (model.get("groups") or {}).items():
+        lines += _group_lines(attribute, groups)
+    return lines
+
+
+def _group_lines(attribute: str, groups: Mapping[str, Any]) -> list[str]:
+    lines = [f"{attribute}, all at similarity {groups['threshold']:.3f} (FMR {groups['far']}):"]
+    for row in groups["rows"]:
+        rates = [
+            f"{name.upper()} {shown(row[name])} {_interval(row[f'{name}_ci'])}"
+            for name in ("fmr", "fnmr")
+        ]
+        lines.append(f"  {row['group']}: {row['people']:,} people, {', '.join(rates)}")
+    return [*lines, *groups["notes"]]
 
 
 def difference(row: Mapping[str, Any]) -> str:

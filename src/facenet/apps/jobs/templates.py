@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,18 +15,24 @@ from facenet.data.ijb import IjbSet, crop_path, read_ijb
 from facenet.data.pairset import Picture
 from facenet.errors import SettingsError
 from facenet.evaluate.ijbreport import ijb_report
+from facenet.evaluate.intervals import REPLICATES
 from facenet.evaluate.templates import Pooling, combine
 from facenet.recognizer import Recognizer
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateSettings:
+    """pooling: how faces become a template. remember: keep what was seen for the next run.
+    replicates, seed: of the bootstrap."""
+
+    pooling: Pooling
+    remember: bool = True
+    replicates: int = REPLICATES
+    seed: int = 0
+
+
 def evaluate_ijb(
-    folder: Path,
-    dataset: str,
-    recognizer: Recognizer,
-    how: Gathering,
-    *,
-    pooling: Pooling,
-    done: Done,
+    folder: Path, dataset: str, recognizer: Recognizer, how: TemplateSettings, *, done: Done
 ) -> tuple[dict[str, Any], tuple[Picture, ...], Gathered]:
     """Embed all faces of IJB-B or IJB-C at their given points, pool them, run the protocols.
 
@@ -40,14 +47,18 @@ def evaluate_ijb(
         )
     data = read_ijb(folder, dataset)
     pictures = _pictures(folder, data)
-    gathered = gather_pictures(recognizer, pictures, how, done=done)
+    pooling = how.pooling
+    looking = Gathering(mirrors=pooling.flip, remember=how.remember)
+    gathered = gather_pictures(recognizer, pictures, looking, done=done)
     start = perf_counter()
     plain = np.nan_to_num(gathered.views.plain, copy=False)
     mirrored = gathered.views.mirrored
     if mirrored is not None:
         mirrored = np.nan_to_num(mirrored, copy=False)
     features, score = combine(plain, mirrored, pooling), data.faces.detection_score
-    values = ijb_report(data, features, pooling, quality=score)
+    values = ijb_report(
+        data, features, pooling, quality=score, replicates=how.replicates, seed=how.seed
+    )
     facts = model_facts(recognizer, gathered, aligned=False, select="the points of the lists")
     facts["seconds"]["score"] = perf_counter() - start
     cropping = facts.pop("cropping")
