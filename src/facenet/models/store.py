@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from facenet.models.download import Progress, quiet
 from facenet.models.home import environment
 
 RECORD = "digests.json"
+
+Converter = Callable[[bytes], bytes]
+"""From a published file to an ONNX file."""
 
 
 class ModelStore:
@@ -84,8 +87,9 @@ class ModelStore:
         """Fetch a model unless it is here and whole; True when it was fetched.
 
         given: the source file or its archive, when the user has it already.
-        Raises DownloadError, DigestError, ModelFileError, StorageError, and EngineError when the
-        model does not give the answer on its card.
+        Raises DownloadError, DigestError, ModelFileError, StorageError, MissingExtraError when
+        its file cannot be converted here, and EngineError when the model does not give the answer
+        on its card.
         """
         if card.source.type == "builtin":
             self.files(card)
@@ -95,12 +99,13 @@ class ModelStore:
         with self.locked(card.name):
             if self._whole(card):
                 return False
+            convert = _converter(card)  # before anything is fetched in vain
             source = self.folder(card) / "source.bin"
             if given is not None:
                 sources.take(card, given, source)
             elif not (source.is_file() and disk.sha256_of(source) == card.source.sha256):
                 sources.fetch(card, source, progress)
-            self._install(card, source, progress)
+            self._install(card, source, convert, progress)
         return True
 
     def put(self, card: ModelCard, made: Mapping[str, Path]) -> None:
@@ -133,17 +138,22 @@ class ModelStore:
             disk.sha256_of(folder / name) == digest for name, digest in self.digests(card).items()
         )
 
-    def _install(self, card: ModelCard, source: Path, progress: Progress) -> None:
+    def _install(
+        self, card: ModelCard, source: Path, convert: Converter | None, progress: Progress
+    ) -> None:
         """From the source file to the model's file, which must give the answer on the card."""
         from facenet.models.selfcheck import check_answer
 
         name = card.files[0].path
         made = source.with_name(f"{name}.new")
         try:
-            if card.source.convert == "tensorflow":
-                _convert(card, source, made, progress)
-            else:
+            if convert is None:
                 disk.replace(source, made)
+            else:
+                label = f"convert {card.name} to ONNX"
+                progress(label, 0, card.source.bytes)
+                disk.write_new(made, convert(source.read_bytes()))
+                progress(label, card.source.bytes, card.source.bytes)
             check_answer(card, {Path(name).stem: made})
             self.put(card, {name: made})
         finally:
@@ -151,13 +161,21 @@ class ModelStore:
             disk.remove(source)
 
 
-def _convert(card: ModelCard, source: Path, target: Path, progress: Progress) -> None:
-    from facenet.models.convert.tensorflow import convert_frozen_graph
+def _converter(card: ModelCard) -> Converter | None:
+    """What makes ONNX of a card's source file; None where it is ONNX already.
 
-    label = f"convert {card.name} to ONNX"
-    progress(label, 0, card.source.bytes)
-    disk.write_new(target, convert_frozen_graph(source.read_bytes()))
-    progress(label, card.source.bytes, card.source.bytes)
+    Raises MissingExtraError when a package is missing that the conversion needs.
+    """
+    if card.source.convert == "tensorflow":
+        from facenet.models.convert.tensorflow import convert_frozen_graph
+
+        return convert_frozen_graph
+    if card.source.convert == "keras":
+        from facenet.models.convert.keras import convert_keras, load_h5py
+
+        load_h5py()
+        return convert_keras
+    return None
 
 
 def _advice(card: ModelCard) -> str:
