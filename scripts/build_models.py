@@ -22,10 +22,9 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import mtcnn_to_onnx
 import tflite_to_onnx
 
-from facenet.models.convert.torchfile import read_state_dict
+from facenet.models.convert.mtcnn import NETWORKS, convert_mtcnn
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "src/facenet/models/weights"
 WHEEL = "facenet-pytorch==2.6.0"
@@ -37,11 +36,6 @@ SHA256 = {
     "rnet.pt": "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
     "onet.pt": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
     TFLITE_NAME: "d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b",
-}
-NETWORKS = {
-    "pnet": mtcnn_to_onnx.pnet,
-    "rnet": mtcnn_to_onnx.rnet,
-    "onet": mtcnn_to_onnx.onet,
 }
 
 
@@ -91,10 +85,8 @@ def build_mtcnn(wheel: Path) -> dict[str, bytes]:
     """``pnet.onnx``, ``rnet.onnx`` and ``onet.onnx`` by name."""
     with zipfile.ZipFile(wheel) as archive:
         sources = {name: archive.read(f"{WHEEL_FOLDER}/{name}.pt") for name in NETWORKS}
-    return {
-        f"{name}.onnx": network(read_state_dict(checked(f"{name}.pt", sources[name])))
-        for name, network in NETWORKS.items()
-    }
+    built = (convert_mtcnn(checked(f"{name}.pt", data)) for name, data in sources.items())
+    return {f"{name}.onnx": graph for name, graph in built}
 
 
 def build_mobilefacenet(source: Path) -> dict[str, bytes]:

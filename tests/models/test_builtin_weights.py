@@ -133,7 +133,7 @@ def scripts(monkeypatch):
 
     yield build_models
     for name in set(sys.modules) - before:
-        if name in ("build_models", "mtcnn_to_onnx", "tflite_to_onnx"):
+        if name in ("build_models", "tflite_to_onnx"):
             del sys.modules[name]
 
 

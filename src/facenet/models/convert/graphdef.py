@@ -1,17 +1,16 @@
 """A frozen TensorFlow graph (``.pb``) as plain records, read without TensorFlow.
 
-The file is a Protocol Buffers message ``GraphDef``. This module walks the wire format
-itself: every length is compared with the bytes that are there before it is used, every
-repeated part has a limit, nothing recurses, and large constants stay views of the file.
-Sources: the Protocol Buffers encoding guide; TensorFlow's ``graph.proto``,
-``node_def.proto``, ``attr_value.proto``, ``tensor.proto`` and ``types.proto``.
+The file is a Protocol Buffers message ``GraphDef``, whose wire format is walked by ``wire``.
+Every repeated part has a limit, nothing recurses, and large constants stay views of the file.
+Sources: TensorFlow's ``graph.proto``, ``node_def.proto``, ``attr_value.proto``,
+``tensor.proto`` and ``types.proto``.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import ModelFileError
+from facenet.models.convert.wire import BYTES, FIXED32, VARINT, WireError, fields, signed, varint
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Largest file that is looked at, in bytes."""
@@ -35,7 +35,6 @@ MAX_FILL_ELEMENTS: Final = 1 << 20
 MAX_FILL_FACTOR: Final = 64
 """Most elements per stored value where a tensor's last one of several fills the rest."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DTYPES: Final = {
     1: "<f4",
     2: "<f8",
@@ -50,7 +49,6 @@ _DTYPES: Final = {
 # TensorProto fields with one value per element: number -> NumPy type of the packed form.
 _VALUE_FIELDS: Final = {5: "<f4", 6: "<f8", 7: "varint", 10: "varint", 11: "varint", 13: "varint"}
 
-_Field = tuple[int, int, Any]
 AttrValue = Any
 """bytes, int, float, bool, DType, Shape, NDArray, Opaque, or a tuple of the first six."""
 
@@ -107,12 +105,14 @@ def read_graph_def(data: bytes) -> dict[str, Node]:
         raise _refusal(f"{len(data)} bytes, more than the {MAX_FILE_BYTES} that are read")
     nodes: dict[str, Node] = {}
     try:
-        for number, wire, value in _fields(memoryview(data)):
-            if number == 1 and wire == _BYTES:
+        for number, wire, value in fields(memoryview(data)):
+            if number == 1 and wire == BYTES:
                 node = _node(value)
                 if node.name in nodes or len(nodes) >= MAX_NODES:
                     raise _refusal(f"two nodes {node.name!r} or more than {MAX_NODES} nodes")
                 nodes[node.name] = node
+    except WireError as error:
+        raise _refusal(str(error)) from error
     except (ValueError, struct.error, OverflowError) as error:
         raise _refusal("a damaged message") from error
     if not nodes:
@@ -125,49 +125,6 @@ def _refusal(came: str) -> ModelFileError:
         f"expected a frozen TensorFlow graph (.pb), but the file holds {came}; "
         "download it again or freeze the graph again"
     )
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """(value, next position) of the base-128 number at ``position``, unsigned 64 bits."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            raise _refusal("a number that is cut short")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position
-    raise _refusal("a number longer than ten bytes")
-
-
-def _signed(value: int) -> int:
-    """A 64-bit two's complement number from its unsigned form."""
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _fields(data: memoryview) -> Iterator[_Field]:
-    """(field number, wire type, int or view) for each field of one message."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise _refusal("a field with the number 0")
-        if wire == _VARINT:
-            value, position = _varint(data, position)
-            yield number, wire, value
-            continue
-        if wire == _BYTES:
-            length, position = _varint(data, position)
-        elif wire in (_FIXED32, _FIXED64):
-            length = 4 if wire == _FIXED32 else 8
-        else:
-            raise _refusal(f"the wire type {wire}")
-        if length > len(data) - position:
-            raise _refusal(f"a field of {length} bytes where {len(data) - position} are left")
-        yield number, wire, data[position : position + length]
-        position += length
 
 
 def _text(value: Any) -> str:
@@ -185,7 +142,7 @@ def _view(value: Any) -> memoryview:
 def _whole(value: Any) -> int:
     if not isinstance(value, int):
         raise _refusal("a message in place of a number")
-    return _signed(value)
+    return signed(value)
 
 
 def _bound(items: Sized, limit: int, *, what: str) -> None:
@@ -197,7 +154,7 @@ def _node(data: memoryview) -> Node:
     texts: dict[int, str] = {1: "", 2: ""}
     inputs: list[str] = []
     attrs: dict[str, AttrValue] = {}
-    for number, _, value in _fields(data):
+    for number, _, value in fields(data):
         if number in texts:
             texts[number] = _text(value)
         elif number == 3:
@@ -214,7 +171,7 @@ def _node(data: memoryview) -> Node:
 
 def _attr_entry(data: memoryview) -> tuple[str, AttrValue]:
     key, content = "", memoryview(b"")
-    for number, _, value in _fields(data):
+    for number, _, value in fields(data):
         if number == 1:
             key = _text(value)
         elif number == 2:
@@ -225,7 +182,7 @@ def _attr_entry(data: memoryview) -> tuple[str, AttrValue]:
 def _attr(data: memoryview) -> AttrValue:
     """The one value of an ``AttrValue`` message (the last one where several are present)."""
     result: AttrValue = Opaque("an empty attribute")
-    for number, wire, value in _fields(data):
+    for number, wire, value in fields(data):
         if number == 1:
             result = _attr_list(_view(value))
         elif number == 8:
@@ -240,7 +197,7 @@ def _scalar_attr(number: int, wire: int, *, value: Any) -> AttrValue:
     if number == 2:
         text = _view(value)
         return bytes(text) if len(text) <= MAX_NAME_BYTES else Opaque("a long text")
-    if number == 4 and wire == _FIXED32:
+    if number == 4 and wire == FIXED32:
         return float(struct.unpack("<f", value)[0])
     if number in (3, 5, 6):
         whole = _whole(value)
@@ -253,10 +210,10 @@ def _scalar_attr(number: int, wire: int, *, value: Any) -> AttrValue:
 def _attr_list(data: memoryview) -> tuple[AttrValue, ...]:
     """A ``ListValue``; repeated numbers come one by one or packed into one field."""
     items: list[AttrValue] = []
-    for number, wire, value in _fields(data):
-        if number in (3, 5, 6) and wire == _BYTES:
-            items += [_scalar_attr(number, _VARINT, value=item) for item in _packed(value)]
-        elif number == 4 and wire == _BYTES:
+    for number, wire, value in fields(data):
+        if number in (3, 5, 6) and wire == BYTES:
+            items += [_scalar_attr(number, VARINT, value=item) for item in _packed(value)]
+        elif number == 4 and wire == BYTES:
             items += np.frombuffer(value, dtype="<f4").tolist()
         elif number == 8:
             items.append(Opaque("a list of tensors"))
@@ -271,19 +228,19 @@ def _packed(data: memoryview) -> list[int]:
     values: list[int] = []
     position = 0
     while position < len(data):
-        value, position = _varint(data, position)
+        value, position = varint(data, position)
         values.append(value)
     return values
 
 
 def _shape(data: memoryview) -> Shape:
     sizes: list[int | None] = []
-    for number, _, value in _fields(data):
+    for number, _, value in fields(data):
         if number == 3 and _whole(value):
             return Shape(None)
         if number == 2:
             size = 0
-            for inner, _, content in _fields(_view(value)):
+            for inner, _, content in fields(_view(value)):
                 size = _whole(content) if inner == 1 else size
             sizes.append(None if size < 0 else size)
             _bound(sizes, MAX_RANK, what="axes of a shape")
@@ -295,7 +252,7 @@ def _tensor(data: memoryview) -> NDArray[Any] | Opaque:
     dtype, shape = DType(0), Shape(())
     content = memoryview(b"")
     parts: list[NDArray[Any]] = []
-    for number, wire, value in _fields(data):
+    for number, wire, value in fields(data):
         if number == 1:
             dtype = DType(_whole(value))
         elif number == 2:
@@ -320,7 +277,7 @@ def _values(form: str, wire: int, *, value: Any) -> NDArray[Any]:
     """The numbers of one value field, packed or single."""
     if form != "varint":
         return np.frombuffer(_view(value), dtype=form)
-    raw = _packed(value) if wire == _BYTES else [value]
+    raw = _packed(value) if wire == BYTES else [value]
     return np.array([_whole(item) for item in raw], dtype="<i8")
 
 

@@ -27,6 +27,7 @@ EMBEDDING: Final = "embedding"
 MAX_SIZE: Final = 2048
 """Largest picture side a graph is written for, in pixels."""
 _CHANNELS: Final = 3
+_VARIABLES: Final = ("Variable", "VariableV2", "VarHandleOp")
 
 
 def convert_frozen_graph(data: bytes, *, output: str = "embeddings", size: int = 160) -> bytes:
@@ -83,6 +84,12 @@ def _emit(builder: Builder, step: Step) -> Value:
     op = step.node.op
     if op in FOLD and step.values and all(value.array is not None for value in step.values):
         return builder.folded(step, FOLD[op])
+    if op in _VARIABLES:
+        raise ModelFileError(
+            f"expected a frozen graph, but the values of {step.node.name!r} are not in it: "
+            "facenet's freeze_graph leaves out those of every network but Inception-ResNet-v1; "
+            "import the checkpoint instead"
+        )
     if op not in EMIT:
         raise ModelFileError(
             f"expected the operators of a facenet network, but the node {step.node.name!r} is a "

@@ -1,0 +1,243 @@
+"""SCRFD, and every detector of InsightFace's packs that speaks like it (its RetinaFace too).
+
+Guo et al., "Sample and Computation Redistribution for Efficient Face Detection" (2021). The
+network looks at one square picture and gives, per stride and cell, a score, four distances from
+the cell to the edges of a face and mostly five landmarks, all in units of the stride.
+Source: `model_zoo/scrfd.py` and `model_zoo/retinaface.py` of InsightFace, which are the same but
+for their names. In one thing this differs: InsightFace scales x and y back with the factor of y,
+here each has its own (the same where the sides of the reduced picture are whole numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facenet.errors import EngineError, ModelFileError, SettingsError
+from facenet.faces.boxes import non_maximum_suppression
+from facenet.faces.detect import largest_first
+from facenet.models.convert.insightface import FORMS, Form
+from facenet.models.engine import Engine
+from facenet.types import Faces, FloatArray, ImageArray
+
+SIZE = (640, 640)
+"""Width and height that pictures are brought to where the graph takes any size."""
+MAX_SIDE = 4096
+"""Longest side of that size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrfdSettings:
+    """Options of SCRFD, with the defaults of InsightFace.
+
+    score_threshold: score that a face must reach, 0 to 1. nms_threshold: faces that overlap a
+    better one more go, 0 to 1. sizes: width and height that a picture is brought to, once for
+    each; several find larger and smaller faces, and what is found twice goes. None is the size of
+    the graph, or `SIZE` where it takes any. min_face_size: faces whose longer side is shorter go,
+    in pixels of the picture. max_faces: at most so many, the largest; 0 is all.
+    """
+
+    score_threshold: float = 0.5
+    nms_threshold: float = 0.4
+    sizes: tuple[tuple[int, int], ...] | None = None
+    min_face_size: float = 0
+    max_faces: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms_threshold"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise SettingsError(f"{name} should be from 0 to 1; got {value}.")
+        if not 0 <= self.min_face_size < inf:
+            raise SettingsError(
+                f"min_face_size should be a number of pixels, 0 or more; got {self.min_face_size}."
+            )
+        if self.max_faces < 0:
+            raise SettingsError(
+                f"max_faces should be 1 or more, or 0 for all; got {self.max_faces}."
+            )
+        if self.sizes is not None and not (self.sizes and all(map(_is_size, self.sizes))):
+            raise SettingsError(
+                f"sizes should be pairs of width and height, 32 to {MAX_SIDE} and divisible by 32, "
+                f"such as ((640, 640), (128, 128)); got {str(self.sizes)[:80]}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Faces before suppression: boxes float32 (n, 4), scores (n,), landmarks (n, 5, 2) or None."""
+
+    boxes: FloatArray
+    scores: FloatArray
+    landmarks: FloatArray | None
+
+
+class Scrfd:
+    """The detector.
+
+    engine: takes one picture, float32 (1, 3, H, W), and gives 6, 9, 10 or 15 outputs. Raises
+    SettingsError when the settings ask for another size than the graph has, ModelFileError when
+    the graph takes something else than a picture.
+    """
+
+    def __init__(self, engine: Engine, settings: ScrfdSettings | None = None) -> None:
+        self.settings = settings or ScrfdSettings()
+        self._engine = engine
+        self._input, fixed = _port(engine)
+        if fixed and self.settings.sizes not in (None, (fixed,)):
+            raise SettingsError(
+                f"This detector takes pictures of {fixed[0]}x{fixed[1]} only, as its graph says; "
+                f"got the sizes {self.settings.sizes}. Leave sizes out."
+            )
+        self.sizes = self.settings.sizes or (fixed or SIZE,)
+
+    def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
+        """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
+
+        Boxes are cut at the borders of the picture; landmarks may lie outside, and are None where
+        the graph has none. Raises ModelFileError when the outputs are none of a detector,
+        EngineError when they are not finite.
+        """
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: ImageArray) -> Faces:
+        found = _joined([self._look(image, size) for size in self.sizes])
+        settings = self.settings
+        large = np.max(found.boxes[:, 2:] - found.boxes[:, :2], axis=1) >= settings.min_face_size
+        rows = np.flatnonzero(large)
+        rows = rows[
+            non_maximum_suppression(
+                found.boxes[rows], found.scores[rows], settings.nms_threshold, pixel=1.0
+            )
+        ]
+        height, width = image.shape[:2]
+        boxes = np.clip(found.boxes[rows], 0, np.array([width, height] * 2, np.float32))
+        points = None if found.landmarks is None else found.landmarks[rows]
+        faces = Faces(boxes, points, np.clip(found.scores[rows], 0, 1))
+        faces = largest_first(faces[np.flatnonzero(np.all(boxes[:, 2:] > boxes[:, :2], axis=1))])
+        return faces[: settings.max_faces] if settings.max_faces else faces
+
+    def _look(self, image: ImageArray, size: tuple[int, int]) -> _Found:
+        """The faces of a picture at one size, in the pixels of the picture itself."""
+        pixels, scale = letterbox(image, *size)
+        values = (pixels.astype(np.float32) - np.float32(127.5)) * np.float32(1 / 128)
+        blob = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+        outputs = self._engine.run({self._input: blob})
+        found = _decoded(outputs.values(), size, self.settings.score_threshold)
+        back = np.array(scale, np.float32)
+        points = None if found.landmarks is None else found.landmarks / back
+        return _Found(found.boxes / back[[0, 1, 0, 1]], found.scores, points)
+
+
+def letterbox(image: ImageArray, width: int, height: int) -> tuple[ImageArray, tuple[float, float]]:
+    """A picture in the upper left of a black one of the given size, as large as fits.
+
+    uint8 (H, W, 3) -> uint8 (height, width, 3), and the factors of x and y.
+    """
+    import cv2
+
+    rows, columns = image.shape[:2]
+    ratio = rows / columns
+    if ratio > height / width:
+        new_width, new_height = max(int(height / ratio), 1), height
+    else:
+        new_width, new_height = width, max(int(width * ratio), 1)
+    out = np.zeros((height, width, 3), np.uint8)
+    out[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
+    return out, (new_width / columns, new_height / rows)
+
+
+def _is_size(size: object) -> bool:
+    """Whether this is a width and a height that all of three strides divide."""
+    return (
+        isinstance(size, tuple)
+        and len(size) == 2
+        and all(type(side) is int and 32 <= side <= MAX_SIDE and side % 32 == 0 for side in size)
+    )
+
+
+def _port(engine: Engine) -> tuple[str, tuple[int, int] | None]:
+    """Name of the input, and the one width and height it takes, or None for any."""
+    came = {
+        name: " x ".join("any" if side is None else str(side) for side in shape)
+        for name, shape in engine.inputs.items()
+    }
+    name, shape = next(iter(engine.inputs.items()), ("", ()))
+    if len(came) != 1 or len(shape) != 4 or shape[0] not in (1, None) or shape[1] not in (3, None):
+        raise ModelFileError(
+            "A detector of InsightFace should take one picture, 1 x 3 x H x W; this graph takes "
+            f"{', '.join(came.values())[:120] or 'nothing'}. Choose another file."
+        )
+    height, width = shape[2:]
+    return name, None if height is None or width is None else (width, height)
+
+
+def _decoded(
+    outputs: Iterable[NDArray[np.float32]], size: tuple[int, int], threshold: float
+) -> _Found:
+    """The faces that reach the threshold, in pixels of the picture of this size.
+
+    Which output is which is seen from its shape: (cells, 1) scores, (cells, 4) distances to the
+    edges, (cells, 10) landmarks; the strides differ in their cells.
+    """
+    tables = {
+        values.shape[-2:]: values.reshape(values.shape[-2:])
+        for values in outputs
+        if values.ndim == 2 or (values.ndim == 3 and len(values) == 1)
+    }
+    form = FORMS.get(len(tables))
+    if form is None or any(side % form.strides[-1] for side in size):
+        raise _unreadable(tables, size)
+    return _joined([_level(tables, size, stride, form, threshold) for stride in form.strides])
+
+
+def _level(
+    tables: dict[tuple[int, ...], NDArray[np.float32]],
+    size: tuple[int, int],
+    stride: int,
+    form: Form,
+    threshold: float,
+) -> _Found:
+    """What one stride gives."""
+    columns, rows = size[0] // stride, size[1] // stride
+    count = columns * rows * form.anchors
+    try:
+        scores, edges = tables[count, 1][:, 0], tables[count, 4]
+        points = tables[count, 10] if form.landmarks else None
+    except KeyError:
+        raise _unreadable(tables, size) from None
+    reached = np.flatnonzero(scores >= threshold)
+    cell = reached // form.anchors
+    centers = np.stack([cell % columns, cell // columns], axis=1).astype(np.float32) * stride
+    edges = edges[reached] * np.float32(stride)
+    boxes = np.concatenate([centers - edges[:, :2], centers + edges[:, 2:]], axis=1)
+    if points is not None:
+        points = centers[:, None] + points[reached].reshape(-1, 5, 2) * np.float32(stride)
+    if not (np.all(np.isfinite(boxes)) and (points is None or np.all(np.isfinite(points)))):
+        raise EngineError(
+            "The detector should give finite numbers; it gave NaN or infinity. Use another engine "
+            'or precision "fp32", and check the file against its digest.'
+        )
+    return _Found(boxes, scores[reached], points)
+
+
+def _unreadable(tables: Iterable[tuple[int, ...]], size: tuple[int, int]) -> ModelFileError:
+    came = ", ".join(" x ".join(map(str, shape)) for shape in tables)
+    return ModelFileError(
+        "A detector of InsightFace should give 6, 9, 10 or 15 tables of scores, boxes and "
+        f"landmarks for {size[0]}x{size[1]} pixels; this one gives {came[:200] or 'none'}. "
+        "Choose another file, or another size."
+    )
+
+
+def _joined(parts: Sequence[_Found]) -> _Found:
+    points = [part.landmarks for part in parts if part.landmarks is not None]
+    return _Found(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate(points) if points else None,
+    )
