@@ -1,46 +1,34 @@
-"""LFW accuracy and false-match tables on miniature data sets, against the protocol in loops."""
+"""Verification of toy models on a miniature of LFW, against the protocols in loops."""
 
 from __future__ import annotations
 
-import json
+import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import ToyDetector, ToyEngine, toy_card, toy_faces, toy_fmr
+from fakes import ToyEngine
+from miniature import area_in_loops, tar_in_loops, toy
 from PIL import Image
-from shell import blank, copy, refused, run
+from protocol_loops import in_loops, listed, sight, unit
+from shell import blank
 
-from facenet.apps.jobs.falsematch import measure_table, require_card, table_text, write_table
-from facenet.apps.jobs.lfw import evaluate_lfw
-from facenet.apps.jobs.vectors_of import collect_vectors
-from facenet.errors import DataError, InputError, ModelFileError, SettingsError
-from facenet.faces.embed import Embedder
-from facenet.gallery.calibrate import similarity_at
-from facenet.models.card import Figure, load_card
-from facenet.models.catalog import package_folder
-from facenet.recognizer import GROUP, Recognizer
-from facenet.types import Faces
+from facenet.apps.cli.evaluating import plain
+from facenet.apps.jobs.evaluation import Evaluation, evaluate_pairs
+from facenet.apps.jobs.reporting import HEIGHT, difference, summary, thumbnails
+from facenet.data.pairs import lfw_pairs
+from facenet.errors import DataError, EngineError, SettingsError
+from facenet.evaluate.verification import VerificationSettings
+from facenet.models.card import Figure
 
-FOLDS, SIZE, PEOPLE = 5, 4, 12
-
-
-def find_face(image):
-    """One face, but none in a black picture and one that lies outside in a white one."""
-    if image.max() == 0:
-        return Faces.empty()
-    return toy_faces((500, 500, 540, 540)) if image.min() == 255 else toy_faces()
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    figure = Figure("LFW accuracy", 0.97, "published (the toy makers)", "their protocol")
-    embedder = Embedder(toy_card(fmr=toy_fmr(), figures=(figure,)), ToyEngine(dimension=8))
-    return Recognizer.from_parts(ToyDetector(find_face), embedder)
+FOLDS, SIZE, PEOPLE, DRAWS, SEED = 5, 8, 12, 60, 3
+NAMES = [f"Person_{letter}" for letter in "ABCDEFGHIJKL"]
+FIGURE = Figure("LFW accuracy", 0.97, "published (the toy makers)", "their protocol")
 
 
 def write_person(root, name, number, generator, pattern):
     """A picture of a person: the person's pattern with noise, so that the toy confuses some."""
-    pixels = np.clip(pattern + generator.normal(0, 30, pattern.shape), 0, 255).astype(np.uint8)
+    pixels = np.clip(pattern + generator.normal(0, 55, pattern.shape), 0, 255).astype(np.uint8)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).resize((80, 70), Image.Resampling.NEAREST).save(
@@ -54,8 +42,7 @@ def lfw(tmp_path_factory):
     white."""
     root, generator = tmp_path_factory.mktemp("lfw"), np.random.default_rng(7)
     images = root / "images"
-    names = [f"Person_{letter}" for letter in "ABCDEFGHIJKL"]
-    for name in names:
+    for name in NAMES:
         pattern = generator.normal(128, 50, (14, 16, 3))
         for number in range(1, 5):
             write_person(images, name, number, generator, pattern)
@@ -66,238 +53,194 @@ def lfw(tmp_path_factory):
     lines = [f"{FOLDS}\t{SIZE}"]
     for fold in range(FOLDS):
         for row in range(SIZE):
-            person = names[(fold * SIZE + row) % PEOPLE]
             i, j = generator.choice(4, 2, replace=False) + 1
-            lines.append(f"{person}\t{i}\t{j}")
+            lines.append(f"{NAMES[(fold * SIZE + row) % PEOPLE]}\t{i}\t{j}")
         for _ in range(SIZE):
             a, b = generator.choice(PEOPLE, 2, replace=False)
             i, j = generator.integers(1, 5, 2)
-            lines.append(f"{names[a]}\t{i}\t{names[b]}\t{j}")
-    lines[1] = "Person_A\t1\t2"
-    lines[2] = "Person_B\t2\t3"
-    lines[10] = "Person_C\t3\t1"
+            lines.append(f"{NAMES[a]}\t{i}\t{NAMES[b]}\t{j}")
+    lines[1:4] = ["Person_A\t1\t2", "Person_B\t2\t3", "Person_C\t3\t1"]
     lines[SIZE + 1] = "Person_A\t1\tPerson_B\t2"
     lines[SIZE + 2] = "Person_D\t1\tPerson_E\t2"
     (root / "pairs.txt").write_text("\n".join(lines) + "\n")
     return images, root / "pairs.txt"
 
 
-def naive_accuracy(images, pairs, recognizer):
-    """The protocol in loops, one picture at a time: (accuracy, deviation, pairs without faces)."""
-    lines = [line.split("\t") for line in pairs.read_text().splitlines()[1:]]
-
-    def vector(name, number):
-        path = images / name / f"{name}_{int(number):04d}.png"
-        try:
-            rows = recognizer.embed(path)
-        except InputError:
-            return None
-        return rows[0].astype(np.float64) if len(rows) else None
-
-    distances, same = [], []
-    for line in lines:
-        first = vector(line[0], line[1])
-        second = vector(line[0] if len(line) == 3 else line[2], line[-1])
-        found = first is not None and second is not None
-        distances.append(float(((first - second) ** 2).sum()) if found else None)
-        same.append(len(line) == 3)
-
-    def right(row, threshold):
-        return (distances[row] is not None and distances[row] < threshold) == same[row]
-
-    scores = []
-    for fold in range(FOLDS):
-        own = range(fold * 2 * SIZE, (fold + 1) * 2 * SIZE)
-        others = [row for row in range(len(lines)) if row not in own]
-        counts = [sum(right(row, step / 100) for row in others) for step in range(400)]
-        threshold = counts.index(max(counts)) / 100
-        scores.append(sum(right(row, threshold) for row in own) / len(own))
-    return np.mean(scores), np.std(scores), sum(d is None for d in distances)
-
-
-def evaluate(lfw, recognizer, seen=None):
+def evaluated(lfw, *recognizers, settings=None, seen=None):
     def done(count, total):
         if seen is not None:
             seen.append((count, total))
 
-    return evaluate_lfw(*lfw, recognizer, select="largest", done=done)
+    how = Evaluation(settings or VerificationSettings(), "largest", replicates=DRAWS, seed=SEED)
+    return evaluate_pairs(lfw_pairs(*lfw), recognizers, how, done=done)
 
 
-def test_accuracy_is_that_of_the_protocol_in_loops(lfw, recognizer):
-    report = evaluate(lfw, recognizer)
-    accuracy, deviation, missing = naive_accuracy(*lfw, recognizer)
-    assert 0.5 < accuracy < 1  # the toy is neither blind nor perfect, or this would test nothing
-    assert report.accuracy == pytest.approx(accuracy)
-    assert report.accuracy_std == pytest.approx(deviation)
-    assert report.not_found == missing >= 5
-    assert report.pairs == 2 * FOLDS * SIZE
-    assert -1 <= report.threshold <= 1
+PROTOCOLS = [
+    VerificationSettings(),
+    VerificationSettings(flip=True),
+    VerificationSettings(flip=True, subtract_mean=True),
+    VerificationSettings(distance="angle", subtract_mean=True),
+    VerificationSettings("insightface"),
+    VerificationSettings("cosine"),
+    VerificationSettings("cosine", flip=True, subtract_mean=True),
+]
 
 
-def test_the_report_says_what_was_done(lfw, recognizer):
+@pytest.mark.parametrize("how", PROTOCOLS, ids=lambda how: how.sentence(5)[:60])
+def test_accuracy_is_that_of_the_protocol_in_loops(lfw, how):
+    recognizer = toy()
+    (model,) = evaluated(lfw, recognizer, settings=how).models
+    folds, correct, lost = in_loops(lfw, recognizer, how)
+    assert 0.5 < folds.mean() < 1  # the toy is neither blind nor perfect
+    assert model["fold_accuracies"] == pytest.approx(folds)
+    assert model["accuracy"] == pytest.approx(folds.mean())
+    assert model["accuracy_std"] == pytest.approx(folds.std())
+    assert sum(model["errors"].values()) == np.sum(~correct)
+    assert model["not_found"] == lost >= 5
+    assert model["pairs"] == 2 * FOLDS * SIZE
+    assert model["protocol"].startswith(how.sentence(FOLDS))
+
+
+def weights(lfw):
+    """How often each pair counts in each draw of people, people in the order of the file."""
+    pairs = [names for names, _, _ in listed(lfw)]
+    people = list(dict.fromkeys(name for names in pairs for name in names))
+    share = np.full(len(people), 1 / len(people))
+    draws = np.random.default_rng(SEED).multinomial(len(people), share, size=DRAWS)
+    for draw in draws:
+        often = dict(zip(people, draw.tolist(), strict=True))
+        yield np.array([often[a] * (often[b] if a != b else 1) for a, b in pairs])
+
+
+def test_intervals_are_those_of_draws_of_people(lfw):
+    recognizer = toy()
+    (model,) = evaluated(lfw, recognizer).models
+    _, correct, _ = in_loops(lfw, recognizer, VerificationSettings())
+    drawn = [float(weight @ correct) / weight.sum() for weight in weights(lfw)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert model["accuracy_ci"] == pytest.approx([low, high])
+    assert low < model["accuracy"] < high
+    assert model["bootstrap"] == {"replicates": DRAWS, "seed": SEED, "people": PEOPLE}
+
+
+def test_rates_are_counted_over_all_pairs(lfw):
+    recognizer = toy()
+    (model,) = evaluated(lfw, recognizer).models
+    mated, others = [], []
+    for _, paths, same in listed(lfw):
+        seen = [sight(recognizer, path) for path in paths]
+        score = -np.inf if None in seen else float(unit(seen[0][0]) @ unit(seen[1][0]))
+        (mated if same else others).append(score)
+    assert model["auc"] == pytest.approx(area_in_loops(mated, others))
+    tar, false = tar_in_loops(mated, others, 0.1)
+    point = model["tar_at_far"]["1e-1"]
+    assert (point["tar"], point["false_matches"]) == (pytest.approx(tar), false)
+    assert point["far"] == false / len(others) <= 0.1
+    assert point["ci"][0] <= tar <= point["ci"][1]
+    passed = [score for score in (*mated, *others) if score >= point["threshold"] - 1e-6]
+    assert min(passed) == pytest.approx(point["threshold"], abs=1e-6)
+    assert len(passed) == round(tar * len(mated)) + false
+    assert list(model["tar_at_far"]) == ["1e-1"]
+    said = "FAR 1e-2 needs 300 non-mated pairs (3 / rate); there are 40."
+    assert model["refused"]["1e-2"] == said
+    assert 0 < model["eer"] < 0.5
+    assert model["eer_ci"][0] <= model["eer"] <= model["eer_ci"][1]
+
+
+def test_two_models_are_compared_on_the_same_draws(lfw):
+    one, two = toy("one"), toy("two", seed=4)
     seen = []
-    report = evaluate(lfw, recognizer, seen)
-    assert report.model == "toy"
-    assert report.precision == "fp32"
-    assert (report.published, report.published_protocol) == (0.97, "their protocol")
-    assert report.protocol.startswith("5 contiguous folds")
-    assert "face by largest, crop margin_output, standardise fixed, no flip" in report.protocol
-    assert seen[-1] == (report.pictures, report.pictures)
+    both = evaluated(lfw, one, two, seen=seen)
+    right = [in_loops(lfw, model, VerificationSettings())[1] for model in (one, two)]
+    drawn = [float(w @ right[0] - w @ right[1]) / w.sum() for w in weights(lfw)]
+    (row,) = [row for row in both.paired if row["metric"] == "accuracy"]
+    assert (row["a"], row["b"]) == ("one", "two")
+    assert row["difference"] == pytest.approx(right[0].mean() - right[1].mean())
+    assert row["ci"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
+    assert {row["metric"] for row in both.paired} == {"accuracy", "auc", "eer", "tar@1e-1"}
+    for number, model in enumerate((one, two)):
+        (alone,) = evaluated(lfw, model).models
+        for name in ("accuracy", "accuracy_ci", "auc", "eer_ci", "tar_at_far", "worst"):
+            assert both.models[number][name] == alone[name]
+    pictures = len(both.pictures)
+    assert seen[-1] == (2 * pictures, 2 * pictures)
     assert [count for count, _ in seen] == sorted(count for count, _ in seen)
-    missing, *others = report.problems
+    shown = plain(both.models, both.paired)
+    assert [model["model"] for model in shown["models"]] == ["one", "two"]
+    assert shown["paired"] == both.paired
+    low, high = row["ci"]
+    assert difference(row) == (
+        f"one less two: accuracy {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    )
+
+
+def test_a_model_differs_from_itself_by_nothing(lfw):
+    for row in evaluated(lfw, toy("one"), toy("same")).paired:
+        assert (row["difference"], row["ci"]) == (0, [0, 0])
+
+
+def test_the_record_says_what_was_done(lfw):
+    (model,) = evaluated(lfw, toy(figures=(FIGURE,))).models
+    assert model["model"] == "toy"
+    assert model["model_digest"] == "0" * 64
+    assert (model["precision"], model["engine"]) == ("fp32", "toy 0 on cpu")
+    assert (model["published"], model["published_protocol"]) == (0.97, "their protocol")
+    assert "face by largest, crop margin_output 16x16, standardise fixed" in model["protocol"]
+    assert list(model["digests"]) == ["pairs.txt"]
+    assert set(model["seconds"]) == {"read", "detect", "embed", "score"}
+    assert model["failures"] == 4
+    missing, *others = model["problems"]
     assert missing == "No such picture: Person_A_0001."
     for part in ("Person_B_0002", "Person_C_0003", "Person_D_0001"):
         assert sum(part in problem for problem in others) == 1
-    sentence = report.sentence()
-    assert f"accuracy {report.accuracy:.4f}" in sentence
-    assert f"pairs without both faces: {report.not_found}, counted as different" in sentence
-    assert "published: 0.97 (their protocol)" in sentence
+    text = summary(model)
+    assert text.startswith(f"toy (fp32): accuracy {model['accuracy']:.4f} +- ")
+    assert f"TAR {model['tar_at_far']['1e-1']['tar']:.4f} " in text
+    assert f"pairs without both faces: {model['not_found']}, counted as different" in text
+    assert "published: 0.97 (their protocol)" in text
+    assert "not printed: FAR 1e-2 needs 300 non-mated pairs" in text
+    assert plain([model], ()).keys() == model.keys() - {"curves", "worst"}
 
 
-def test_groups_do_not_matter(lfw, recognizer):
-    """More pictures than a group, in whatever order, get the vectors they get alone."""
-    images, _ = lfw
-    paths = sorted(images.rglob("*.png"))
-    assert len(paths) > 2 * GROUP
-    first = collect_vectors(paths, recognizer, select="largest", done=lambda d, t: None)
-    second = collect_vectors(paths[::-1], recognizer, select="largest", done=lambda d, t: None)
-    assert first.vectors.keys() == second.vectors.keys()
-    assert first.failed == second.failed
-    assert len(first.vectors) + len(first.failed) == len(paths)
-    for path, vector in first.vectors.items():
-        assert vector == pytest.approx(recognizer.embed(path)[0], abs=1e-6)
-        assert vector == pytest.approx(second.vectors[path], abs=1e-6)
+def test_the_worst_pairs_are_shown_by_their_faces(lfw, tmp_path):
+    found = evaluated(lfw, toy())
+    (model,) = found.models
+    pairs = [pair for kind in model["worst"].values() for pair in kind]
+    names = {pair[side] for pair in pairs for side in "ab"}
+    shown = thumbnails({"models": found.models}, found.pictures, found.gathered)
+    assert set(shown) == names != set()
+    for picture in found.pictures:
+        if picture.name in names:
+            with Image.open(io.BytesIO(shown[picture.name])) as face:
+                assert face.height == HEIGHT
+                mean = np.array(face).mean(axis=(0, 1))
+            pixels = np.array(Image.open(picture.source))
+            assert np.abs(mean - pixels[:, :66].mean(axis=(0, 1))).max() < 12
+    gone = tuple(replace(picture, source=tmp_path / "gone.png") for picture in found.pictures)
+    assert thumbnails({"models": found.models}, gone, found.gathered) == {}
 
 
-def test_no_pictures_is_no_work(recognizer):
-    collected = collect_vectors([], recognizer, select="largest", done=lambda d, t: None)
-    assert (collected.vectors, collected.failed) == ({}, {})
+class NanEngine(ToyEngine):
+    def run(self, feeds):
+        return {name: rows * np.nan for name, rows in super().run(feeds).items()}
 
 
-def test_a_rule_that_chooses_one_face_is_needed(recognizer):
-    for rule in ("all", "first"):
-        with pytest.raises(SettingsError, match="select should be one of probability, largest"):
-            collect_vectors([], recognizer, select=rule, done=lambda d, t: None)
+def test_what_cannot_be_evaluated_is_said(lfw, tmp_path):
+    with pytest.raises(EngineError, match=r"finite numbers; it gave NaN .*precision \"fp32\""):
+        evaluated(lfw, toy(engine=NanEngine()))
+    with pytest.raises(DataError, match="needs one model or more; got none"):
+        evaluated(lfw)
+    with pytest.raises(DataError, match="no picture of the pairs is there"):
+        evaluated((tmp_path, lfw[1]), toy())
+    for name in NAMES:
+        for number in range(1, 5):
+            blank(tmp_path / name / f"{name}_{number:04d}.png", (80, 70), (0, 0, 0))
+    said = r"found in some of the \d+ pictures; in none it was. The first: No face was found in Pe"
+    with pytest.raises(DataError, match=said):
+        evaluated((tmp_path, lfw[1]), toy())
 
 
-def test_pictures_that_are_all_missing(lfw, recognizer, tmp_path):
-    with pytest.raises(DataError, match="should hold Name/Name_0001.jpg"):
-        evaluate((tmp_path, lfw[1]), recognizer)
-
-
-# ---- through the command, with the built-in models
-
-
-@pytest.fixture(scope="module")
-def famous(examples, tmp_path_factory):
-    """Three people with two pictures each, in the layout of LFW, and one picture of nobody."""
-    root = tmp_path_factory.mktemp("famous")
-    pictures = {
-        "Obama": ("known/Barack Obama/official-portrait-2012.jpg", "photos/obama-speech-2009.jpg"),
-        "Hopper": ("known/Grace Hopper.jpg", "photos/hopper-rendition.jpg"),
-        "Collins": ("known/Eileen Collins.jpg", "photos/collins-rendition.jpg"),
-    }
-    for name, paths in pictures.items():
-        for number, path in enumerate(paths, 1):
-            copy(examples / path, root / "images" / name / f"{name}_{number:04d}.jpg")
-    blank(root / "images/Nobody/Nobody_0001.jpg")
-    rows = ["Obama 1 2", "Hopper 1 2", "Obama 1 Hopper 1", "Obama 2 Collins 1"]
-    rows += ["Obama 2 1", "Collins 1 2", "Nobody 1 Hopper 2", "Hopper 1 Collins 2"]
-    text = "\n".join(["2 2", *rows])
-    (root / "pairs.txt").write_text(text.replace(" ", "\t") + "\n")
-    return root
-
-
-def test_the_lfw_command(famous):
-    command = ("evaluate", "lfw", "--images", famous / "images", "--pairs", famous / "pairs.txt")
-    ran = run(*command, "--json")
-    assert ran.code == 0
-    answer = ran.json
-    assert {"model", "accuracy", "accuracy_std", "pairs", "threshold", "published"} <= set(answer)
-    assert (answer["model"], answer["pairs"]) == ("mobilefacenet", 8)
-    assert (answer["accuracy"], answer["accuracy_std"], answer["not_found"]) == (1, 0, 1)
-    assert ran.sentence == f"No face was found in {famous / 'images/Nobody/Nobody_0001.jpg'}."
-    assert run(*command).out.startswith(
-        "mobilefacenet (fp32): accuracy 1.0000 +- 0.0000 on 8 pairs"
-    )
-
-
-def test_lfw_files_that_cannot_be(famous, tmp_path):
-    images, pairs = famous / "images", famous / "pairs.txt"
-    lfw = ("evaluate", "lfw", "--images")
-    assert "Cannot read the pairs file" in refused(*lfw, images, "--pairs", tmp_path / "nosuch")
-    (tmp_path / "pairs.txt").write_text("10\t300\nnobody\n")
-    assert "pairs" in refused(*lfw, images, "--pairs", tmp_path / "pairs.txt")
-    assert "no picture of the pairs is there" in refused(*lfw, tmp_path, "--pairs", pairs)
-    (tmp_path / "pairs.txt").write_text("1\t1\nObama\t1\t2\nObama\t1\tHopper\t1\n")
-    assert "two folds or more" in refused(*lfw, images, "--pairs", tmp_path / "pairs.txt")
-    assert "select should be" in refused(*lfw, images, "--pairs", pairs, "--select", "all")
-
-
-def test_the_false_match_command_writes_into_a_card(famous, examples, tmp_path):
-    source = package_folder() / "cards/mobilefacenet.json"
-    card = copy(source, tmp_path / "card.json")
-    command = ("evaluate", "fmr", famous / "images", "--card", card, "--json")
-    ran = run(*command, "--dataset", "three people")
-    assert ran.code == 0
-    assert "Nobody_0001" in ran.sentence
-    assert (ran.json["pairs"], ran.json["people"], ran.json["images"]) == (12, 3, 6)
-    assert ran.json["dataset"] == "three people"
-    written = load_card(card)
-    assert list(written.fmr.false_matches) == ran.json["false_matches"]
-    assert list(written.fmr.similarity) == pytest.approx(ran.json["similarity"])
-    before, after = (json.loads(path.read_text("utf-8")) for path in (source, card))
-    assert before.pop("fmr") != after.pop("fmr")
-    assert before == after
-
-    photos = [str(path) for path in sorted(famous.rglob("*.jpg")) if "Nobody" not in str(path)]
-    matrix = np.array(run("compare", *photos, "--json").json["similarity"])
-    people = [photo.split("/")[-2] for photo in photos]
-    scores = [matrix[i, j] for i in range(6) for j in range(i) if people[i] != people[j]]
-    for threshold, count in zip(written.fmr.similarity, written.fmr.false_matches, strict=True):
-        assert count == sum(score >= threshold for score in scores)
-    text = run("evaluate", "fmr", famous / "images").out
-    assert text.startswith("12 pairs of different people, 3 people in 6 pictures of images\n")
-
-
-def test_a_card_that_is_none_is_refused_before_the_work(famous, tmp_path):
-    (tmp_path / "card.json").write_text('{"name": "x"}')
-    images = famous / "images"
-    assert "is no model card" in refused(
-        "evaluate", "fmr", images, "--card", tmp_path / "card.json"
-    )
-    said = refused("evaluate", "fmr", images, "--card", tmp_path / "nosuch.json")
-    assert "should be a model card in JSON" in said
-    with pytest.raises(ModelFileError):
-        require_card(tmp_path / "card.json")
-    require_card(None)
-
-
-def test_a_table_needs_faces_of_two_people(recognizer, tmp_path):
-    for person in "ab":
-        blank(tmp_path / person / "1.png", (80, 70), (0, 0, 0))
-    arguments = {"dataset": "d", "select": "largest", "done": lambda d, t: None}
-    with pytest.raises(DataError, match="No face was found in any picture"):
-        measure_table(tmp_path, recognizer, **arguments)
-    blank(tmp_path / "a/2.png", (80, 70), (90, 80, 70))
-    with pytest.raises(DataError, match="two people or more"):
-        measure_table(tmp_path, recognizer, **arguments)
-    blank(tmp_path / "b/2.png", (80, 70), (10, 200, 30))
-    table, problems = measure_table(tmp_path, recognizer, **arguments)
-    assert (table.pairs, table.people, table.images) == (1, 2, 2)
-    assert len(problems) == 2
-
-
-def test_the_text_of_a_table_has_the_rates_that_its_pairs_support():
-    text = table_text(toy_fmr())
-    assert list(text["thresholds"]) == ["0.1", "0.01", "0.001", "0.0001", "1e-05"]
-    for rate, value in text["thresholds"].items():
-        assert value == pytest.approx(similarity_at(toy_fmr(), float(rate)), abs=1e-4)
-        assert value == pytest.approx(-np.log10(float(rate)) / 10, abs=1e-3)
-    assert "1,000,000 pairs of different people, 1,000 people in 2,000 pictures" in text["text"]
-
-
-def test_a_card_that_cannot_be_written_stays_as_it_is(tmp_path):
-    with pytest.raises(ModelFileError):
-        write_table(tmp_path / "nosuch.json", toy_fmr())
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("draws", "seed"), [(0, 0), (-1, 0), (10**7, 0), (10, -1)])
+def test_draws_that_cannot_be_are_refused(draws, seed):
+    with pytest.raises(SettingsError, match="1 to 100,000 draws and a seed of 0 or more; got"):
+        Evaluation(replicates=draws, seed=seed)

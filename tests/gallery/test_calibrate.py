@@ -26,7 +26,7 @@ def table(similarity, counts, *, pairs=1_000_000):
 
 
 def counted_table(*, seed=0, pairs=200_000):
-    """A table counted from similarities, like the ones that `facenet evaluate fmr` makes."""
+    """A table counted from similarities, like the ones that `facenet evaluate all-pairs` makes."""
     scores = np.clip(np.random.RandomState(seed).normal(0.05, 0.12, pairs), -1, 1)
     rows = np.round(np.arange(-0.6, 0.72, 0.01), 2)
     return scores, table(rows, [int(np.sum(scores >= row)) for row in rows], pairs=pairs)

@@ -37,8 +37,8 @@ LABELS = {"1": True, "0": False, "-1": False}
 NAME = re.compile(r"[0-9]+_(.+)_([0-9]{1,3})_[mf]", re.IGNORECASE | re.DOTALL)
 MATLAB = (
     "{} is a MATLAB file, which facenet does not read. Write its pairs as text, a line such as "
-    "'name_of_a name_of_b 1' each (1 for one person, 0 or -1 for two), or draw pairs with "
-    "draw_agedb."
+    "'name_of_a name_of_b 1' each (1 for one person, 0 or -1 for two), or give no list: "
+    "then pairs are drawn."
 )
 
 

@@ -96,9 +96,16 @@ def decide_threshold(
     if table is None:
         raise SettingsError(
             f"{card.name} has no table of false-match rates, so its threshold is not known. "
-            "Give threshold, or measure the table with `facenet evaluate fmr`."
+            "Give threshold, or measure the table with `facenet evaluate all-pairs`."
         )
     rate = DEFAULT_FMR if fmr is None else fmr
+    if calibration is not None and rate < lowest_fmr(table):
+        raise SettingsError(
+            f"fmr should be {lowest_fmr(table):.2g} or more with the calibration on "
+            f"{calibration.dataset:.100}, which has {table.pairs:,} pairs of different people; got "
+            f"{rate:g}. Calibrate on more people, ask for a higher rate, or decide by the rates "
+            'that came with the model: calibration "card".'
+        )
     return Threshold(similarity_at(table, rate), rate, source)
 
 

@@ -125,7 +125,7 @@ class Recognition(Detection):
 
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
     precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
-    flip: bool = flag(False, "Average with the mirrored face: slower, a little better.")
+    flip: bool = flag(False, "Use the mirrored face too: slower, a little better.")
 
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""

@@ -113,17 +113,19 @@ def audit_text(values: dict[str, Any]) -> str:
     lines = [
         f"{values['pictures']:,} pictures of {values['people']:,} people, "
         f"{values['failures']} without a usable face",
-        f"{len(values['suspects'])} pictures are closer to another person than to their own:",
+        f"pictures closer to another person than to the rest of their own: "
+        f"{len(values['suspects'])}",
     ]
     lines += [
         f"  {s['picture']} looks like {s['looks_like']} ({s['other']:.3f} against {s['own']:.3f})"
         for s in values["suspects"][:SHOWN]
     ]
     for name, words in (
-        ("one_picture_two_people", "pairs of two people are nearly one picture"),
-        ("near_duplicates", "pairs of one person are nearly one picture"),
+        ("one_picture_two_people", "pairs of two people that are nearly one picture"),
+        ("near_duplicates", "pairs of one person that are nearly one picture"),
     ):
-        lines.append(f"{len(values[name])} {words} (similarity {values['duplicate_at']:g} or more)")
+        level = f"similarity {values['duplicate_at']:g} or more"
+        lines.append(f"{words} ({level}): {len(values[name])}")
         lines += [f"  {p['a']}  {p['b']}  {p['similarity']:.3f}" for p in values[name][:SHOWN]]
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from facenet.apps.jobs.gather import Done
 from facenet.evaluate.calibration import calibration_loss, fit_logistic, reliability
 from facenet.evaluate.falsematch import table_of
 from facenet.evaluate.heldout import held_out_check, split_people, table_intervals
-from facenet.evaluate.sweep import Labelled, Sweep, sweep
+from facenet.evaluate.sweep import Floats, Labelled, Sweep, sweep
 from facenet.evaluate.tally import BINS, HALF
 from facenet.gallery.calibrate import (
     DEFAULT_FMR,
@@ -91,11 +91,18 @@ def calibrate_folder(
 
 
 def fit(swept: Sweep, prior: float) -> Logistic:
-    """The logistic calibration of all pairs of a sweep, the non-mated ones by their histogram."""
+    """The logistic calibration of all pairs of a sweep, by the bins of its histogram."""
     counts = swept.tally.at_least[:-1] - swept.tally.at_least[1:]
     used = np.flatnonzero(counts)
     middles = (np.arange(BINS)[used] + 0.5) / HALF - 1
-    return fit_logistic(swept.mated, middles, prior, counts=counts[used])
+    return fit_logistic(_binned(swept.mated), middles, prior, counts=counts[used])
+
+
+def _binned(similarity: Floats) -> Floats:
+    """Mated similarities in the middles of their bins, (n,): else a mated and a non-mated pair
+    that are equally similar would seem to differ."""
+    row = np.clip(np.floor(similarity * HALF), -HALF, HALF - 1)
+    return np.where(np.isfinite(similarity), (row + 0.5) / HALF, -np.inf)
 
 
 def calibration_values(calibration: Calibration) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def _judged(faces: Labelled, prior: float, seed: int) -> dict[str, Any]:
         for rows in (first, ~first)
     ]
     fitted, judged = fit(halves[0], prior), halves[1]
-    mated, others = judged.mated, _sample(judged, seed)
+    mated, others = _binned(judged.mated), _sample(judged, seed)
     bins = reliability(
         *(fitted.llr(scores[np.isfinite(scores)]) for scores in (mated, others)), prior=0.5
     )
@@ -153,7 +160,7 @@ def _judged(faces: Labelled, prior: float, seed: int) -> dict[str, Any]:
     return {"calibration": {**loss.to_dict(), "reliability": bins}}
 
 
-def _sample(swept: Sweep, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _sample(swept: Sweep, seed: int) -> Floats:
     """Non-mated similarities drawn from the histogram, each in the middle of its bin."""
     counts: IntArray = swept.tally.at_least[:-1] - swept.tally.at_least[1:]
     total = int(counts.sum())

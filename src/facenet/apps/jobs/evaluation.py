@@ -95,6 +95,7 @@ def evaluate_pairs(
             pairs, gathered.views, how.settings, replicates=how.replicates, seed=how.seed
         )
         extra = more(recognizer, gathered, report) if more else {}
+        extra["notes"] = [*report.values["notes"], *extra.get("notes", [])]
         facts = model_facts(recognizer, gathered, aligned=pairs.aligned, select=how.select)
         facts["seconds"]["score"] = perf_counter() - start
         folds = how.settings.sentence(len(report.result.thresholds))

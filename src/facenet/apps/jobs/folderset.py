@@ -90,7 +90,7 @@ def _more(
             "quality": discard_curves(pairs, gathered, report),
         }
         if attributes:
-            values["groups"] = _groups(faces, pairs.pictures, attributes, how)
+            values |= _groups(faces, pairs.pictures, attributes, how)
         return values
 
     return measure
@@ -149,7 +149,8 @@ def qualities(gathered: Gathered) -> Mapping[str, FloatArray]:
 def _groups(
     faces: Labelled, pictures: tuple[Picture, ...], attributes: Attributes, how: Evaluation
 ) -> dict[str, Any]:
-    """The rates of the groups of each attribute, at one threshold of all pairs of the folder."""
+    """The rates of the groups of each attribute, at one threshold of all pairs of the folder, and
+    what has to be said of them."""
     swept = sweep(faces)
     rates = [rate for rate in GROUP_RATES if pairs_needed(rate) <= swept.pairs]
     if not rates:
@@ -159,13 +160,15 @@ def _groups(
         )
     threshold = swept.threshold_at(rates[0]).similarity
     keys = [p.person if attributes.by == "person" else p.name for p in pictures]
-    found = {}
+    found: dict[str, Any] = {}
+    notes: list[str] = []
     for name in attributes.names:
         cells = attributes.cells(keys, [name])
         outcomes = count_all_pairs(faces, swept, cells.labels, threshold=threshold)
         report = group_report(outcomes, far=rates[0], replicates=how.replicates, seed=how.seed)
-        found[name] = {**_group_rows(report), "notes": [*cells.notes, *report.notes]}
-    return found
+        found[name] = _group_rows(report)
+        notes += [f"{name}: {note}" for note in (*cells.notes, *report.notes)]
+    return {"groups": found, "notes": notes}
 
 
 def _group_rows(report: GroupReport) -> dict[str, Any]:
@@ -189,10 +192,9 @@ def _group_rows(report: GroupReport) -> dict[str, Any]:
         }
         for group in report.groups
     ]
-    summary = {
-        name: {"value": found.value, "ci": found.interval}
-        for name, found in report.summaries.items()
-    }
+    summary: dict[str, Any] = {}
+    for name, found in report.summaries.items():
+        summary |= {name: found.value, f"{name}_ci": found.interval}
     cross = {"groups": [group.name for group in report.groups], "fmr": report.cross}
     level = {"threshold": report.threshold, "far": rate_name(report.far)}
     return {**level, "rows": rows, "summary": summary, "cross": cross}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from facenet.apps.jobs.evaluation import check_draws
 from facenet.apps.jobs.gather import Done, Gatherer, Gathering
 from facenet.data.megaface import (
     feature_path,
@@ -23,7 +24,9 @@ from facenet.data.megaface import (
     read_noise_list,
     write_feature,
 )
+from facenet.data.pairs import file_digest, short
 from facenet.data.pairset import Picture
+from facenet.errors import DataError
 from facenet.evaluate.intervals import REPLICATES
 from facenet.evaluate.megaface import (
     MegafaceSettings,
@@ -54,7 +57,7 @@ class MegafaceRun:
     """sides: probes and distractors. features: folder of the feature files. detect: look for a
     face in each picture, instead of taking it for a crop. as_insightface: replace noisy pictures
     as insightface's remove_noises.py does, instead of leaving them out. replicates, seed: of the
-    bootstrap and of the subsets."""
+    bootstrap and of the subsets. Raises SettingsError."""
 
     sides: tuple[Listed, Listed]
     features: Path
@@ -63,40 +66,71 @@ class MegafaceRun:
     replicates: int = REPLICATES
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_draws(self.replicates, self.seed)
+
+    def algorithm(self, recognizer: Recognizer) -> str:
+        """The name in the feature files: the model's, with an ending where faces are looked for,
+        since those are other features."""
+        return recognizer.embedder.card.name + ("-detected" if self.detect else "")
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the lists, by name."""
+        lists = [file for side in self.sides for file in (side.file, side.noises) if file]
+        return {file.name: file_digest(file) for file in lists}
+
+
+def missing_features(run: MegafaceRun, side: Listed, recognizer: Recognizer) -> list[str]:
+    """The pictures of a list without a feature.
+
+    Raises DataError for lists that cannot be read, and where features are missing and no picture
+    of the list is there.
+    """
+    names, _ = _clean(side)
+    missing = [name for name in names if not _feature(run, side, name, recognizer).is_file()]
+    if missing and not any((side.images / name).is_file() for name in names):
+        raise DataError(
+            f"{short(side.images)} should hold the pictures of {short(side.file)}, such as "
+            f"{short(names[0])}; none of them is there. Give the folder that the list begins in."
+        )
+    return missing
+
 
 def write_features(
-    side: Listed, recognizer: Recognizer, how: Gathering, *, features: Path, done: Done
+    run: MegafaceRun, side: Listed, names: Sequence[str], *, recognizer: Recognizer, done: Done
 ) -> list[str]:
-    """Write the feature of every picture of a list that has none yet; a sentence per picture
-    without a face, whose feature is zeros.
+    """Write the features of pictures; a sentence per picture without a face, whose feature is
+    zeros.
 
     A feature is the sum of the outputs for the picture and its mirror image, of length one.
     """
-    names = read_image_list(side.file, side.kind)
-    algorithm = recognizer.embedder.card.name
-    missing = [
-        name for name in names if not feature_path(features, side.kind, name, algorithm).is_file()
-    ]
     problems: list[str] = []
-    gatherer = Gatherer(recognizer, how)
-    for start in range(0, len(missing), CHUNK):
-        part = missing[start : start + CHUNK]
+    looking = Gathering(aligned=not run.detect, mirrors=True, remember=False)
+    gatherer = Gatherer(recognizer, looking)
+    for start in range(0, len(names), CHUNK):
+        part = names[start : start + CHUNK]
         pictures = [Picture(name, _there(side.images / name)) for name in part]
-        seen = gatherer.gather(pictures, lambda n, _, s=start: done(s + n, len(missing)))  # type: ignore[misc]
+        seen = gatherer.gather(pictures, lambda n, _, s=start: done(s + n, len(names)))  # type: ignore[misc]
         for name, vector in zip(part, seen.vectors(), strict=True):
-            write_feature(feature_path(features, side.kind, name, algorithm), vector)
+            write_feature(_feature(run, side, name, recognizer), vector)
         problems += seen.problems.values()
     return problems
 
 
+def _feature(run: MegafaceRun, side: Listed, name: str, recognizer: Recognizer) -> Path:
+    return feature_path(run.features, side.kind, name, run.algorithm(recognizer))
+
+
 def run_megaface(run: MegafaceRun, recognizer: Recognizer, done: Done) -> dict[str, Any]:
     """Write the features that are missing, then evaluate all; `problems` are of the former."""
-    looking = Gathering(aligned=not run.detect, mirrors=True, remember=False)
     problems: list[str] = []
-    for side in run.sides:
-        problems += write_features(side, recognizer, looking, features=run.features, done=done)
-    values = evaluate_megaface(run, recognizer.embedder.card.name)
-    return values | {"problems": problems}
+    missing = [missing_features(run, side, recognizer) for side in run.sides]
+    for side, names in zip(run.sides, missing, strict=True):
+        problems += write_features(run, side, names, recognizer=recognizer, done=done)
+    card = recognizer.embedder.card
+    values = evaluate_megaface(run, run.algorithm(recognizer))
+    facts = {"model": card.name, "model_digest": card.source.sha256, "contract": card.contract}
+    return values | facts | {"precision": recognizer.embedder.precision, "problems": problems}
 
 
 def evaluate_megaface(run: MegafaceRun, algorithm: str) -> dict[str, Any]:
@@ -117,11 +151,14 @@ def evaluate_megaface(run: MegafaceRun, algorithm: str) -> dict[str, Any]:
     settings = MegafaceSettings(replicates=run.replicates, seed=run.seed)
     found = megaface_report(rows, people, blocks, settings, count=len(others))
     treated = "replaced as by insightface" if run.as_insightface else "left out"
+    faces = "faces looked for" if run.detect else "pictures are crops"
     return {
         "model": algorithm,
         "dataset": "MegaFace",
-        "protocol": "FaceScrub probes among distractors, cosine similarity of summed flips; noisy "
-        f"pictures {treated}",
+        "protocol": "FaceScrub probes among distractors, cosine similarity of summed flips; "
+        f"{faces}; noisy pictures {treated}",
+        "digests": run.digests(),
+        "failures": found["probes_lost"] + found["distractors_lost"],
         "noisy": [int(noisy_probes.sum()), int(noisy_strangers.sum())],
         **found.pop("verification"),
         **found,

@@ -158,7 +158,7 @@ def _group_lines(attribute: str, groups: Mapping[str, Any]) -> list[str]:
             for name in ("fmr", "fnmr")
         ]
         lines.append(f"  {row['group']}: {row['people']:,} people, {', '.join(rates)}")
-    return [*lines, *groups["notes"]]
+    return lines
 
 
 def difference(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facenet.apps.jobs.evaluation import gather_pictures, model_facts
+from facenet.apps.jobs.evaluation import check_draws, gather_pictures, model_facts
 from facenet.apps.jobs.gather import Done, Gathered, Gathering
 from facenet.data.ijb import IjbSet, crop_path, read_ijb
 from facenet.data.pairset import Picture
@@ -23,12 +23,15 @@ from facenet.recognizer import Recognizer
 @dataclass(frozen=True, slots=True)
 class TemplateSettings:
     """pooling: how faces become a template. remember: keep what was seen for the next run.
-    replicates, seed: of the bootstrap."""
+    replicates, seed: of the bootstrap. Raises SettingsError."""
 
     pooling: Pooling
     remember: bool = True
     replicates: int = REPLICATES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_draws(self.replicates, self.seed)
 
 
 def evaluate_ijb(
@@ -61,11 +64,14 @@ def evaluate_ijb(
     )
     facts = model_facts(recognizer, gathered, aligned=False, select="the points of the lists")
     facts["seconds"]["score"] = perf_counter() - start
+    facts["detector"] = "none: the points of the lists"
     cropping = facts.pop("cropping")
     protocol = (
         f"templates {values['flags']}, {values['aggregation']}, cosine similarity; {cropping}"
     )
     verification = values.pop("verification")
+    if searches := values.get("identification"):
+        values["identification"] = {**searches.pop("mean"), **searches}  # as reports read them
     record = {**facts, "protocol": protocol, **values, **verification, "pictures": len(pictures)}
     return {**record, "failures": len(gathered.problems)}, pictures, gathered
 
@@ -93,7 +99,7 @@ def ijb_text(values: dict[str, Any]) -> str:
         low, high = point["ci"] or (float("nan"), float("nan"))
         lines.append(f"TAR {point['tar']:.4f} [{low:.4f}, {high:.4f}] at FAR {name}")
     lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
-    for name, row in values.get("identification", {}).get("mean", {}).get("cmc", {}).items():
+    for name, row in values.get("identification", {}).get("cmc", {}).items():
         lines.append(f"rank {name}: {row['share']:.4f}, mean of both galleries")
     lines.append(f"protocol: {values['protocol']}")
     return "\n".join(lines)
