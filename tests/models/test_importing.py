@@ -413,9 +413,14 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path, store, name):
         add(tmp_path, store, linear(), name=name)
 
 
-def test_only_embedders_are_imported(tmp_path, store):
-    with pytest.raises(SettingsError, match="Only embedders can be imported; got the kind 'detec"):
-        add(tmp_path, store, linear(), kind="detector")
+def test_the_kind_is_that_of_the_file(tmp_path, store):
+    with pytest.raises(SettingsError, match="kind detector or embedder can be imported; got 'x'"):
+        add(tmp_path, store, linear(), kind="x")
+    with pytest.raises(ModelFileError, match="should be a model of the kind detector; it is a gr"):
+        add(tmp_path, store, linear(), kind="detector", preprocess=None)
+    with pytest.raises(SettingsError, match="needs its preprocessing"):
+        add(tmp_path, store, linear(), preprocess=None)
+    assert nothing_came(store)
 
 
 def test_a_second_import_of_a_name_is_asked_for(tmp_path, store):
@@ -437,8 +442,8 @@ def test_a_second_import_of_a_name_is_asked_for(tmp_path, store):
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path, store):
-    for path in (tmp_path / "none.onnx", tmp_path):
-        with pytest.raises(ModelFileError, match="there is no such file"):
+    for path, said in ((tmp_path / "none.onnx", "no such file"), (tmp_path, "It holds none")):
+        with pytest.raises(ModelFileError, match=said):
             import_model(path, name="mine", preprocess=SQUARE, store=store)
         with pytest.raises(ModelFileError, match="there is no such file"):
             recognised(path, store.home)

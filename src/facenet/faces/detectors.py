@@ -1,23 +1,70 @@
-"""Which detectors there are: the name of a card to the class that runs it."""
+"""Which detectors there are: the files of a card tell the family, the family the class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from facenet.errors import ModelFileError
+from facenet.errors import ModelFileError, SettingsError
 from facenet.faces.detect import Detector
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
+from facenet.faces.scrfd import Scrfd, ScrfdSettings
+from facenet.models.card import ModelCard
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import Model, load_model
 
-DetectorSettings: TypeAlias = MtcnnSettings
+DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings
 """Options of a detector."""
 
-DETECTORS: dict[str, Callable[[Model, DetectorSettings | None], Detector]] = {
-    "mtcnn": lambda model, options: Mtcnn(model.engines, options),
-}
-"""Card name -> a detector of its running engines and its options."""
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Detectors that one class runs.
+
+    title: for messages. settings: their options. open: a detector of running engines and options.
+    """
+
+    title: str
+    settings: type[DetectorSettings]
+    open: Callable[[Model, Any], Detector]
+
+
+MTCNN = Family("MTCNN", MtcnnSettings, lambda model, options: Mtcnn(model.engines, options))
+SCRFD = Family("SCRFD", ScrfdSettings, lambda model, options: Scrfd(model.engine, options))
+
+
+def family_of(card: ModelCard) -> Family:
+    """MTCNN for the three files pnet, rnet and onet, SCRFD for one file.
+
+    Raises ModelFileError for other files, which nothing here can run.
+    """
+    stems = {Path(file.path).stem for file in card.files}
+    if stems == {"pnet", "rnet", "onet"}:
+        return MTCNN
+    if len(stems) == 1:
+        return SCRFD
+    raise ModelFileError(
+        f"The detector {card.name} should have one file, or pnet, rnet and onet; it has "
+        f"{', '.join(sorted(stems))[:200]}. Choose another detector."
+    )
+
+
+def detector_settings(card: ModelCard, options: DetectorSettings | None = None) -> DetectorSettings:
+    """The options of a detector: those given, else its family's defaults.
+
+    Raises SettingsError for the options of another family.
+    """
+    family = family_of(card)
+    if options is None:
+        return family.settings()
+    if not isinstance(options, family.settings):
+        raise SettingsError(
+            f"The detector {card.name} is of the family {family.title} and takes "
+            f"{family.settings.__name__}; got {type(options).__name__}."
+        )
+    return options
 
 
 def open_detector(
@@ -25,12 +72,9 @@ def open_detector(
 ) -> Detector:
     """Load a detector by name or alias.
 
-    Raises UnknownModelError, EngineError, and ModelFileError for a card nothing here can run.
+    Raises UnknownModelError, EngineError, SettingsError for options of another family, and
+    ModelFileError for a card nothing here can run.
     """
     model = load_model(name, kind="detector", settings=running)
-    if model.card.name not in DETECTORS:
-        raise ModelFileError(
-            f"The detector {model.card.name} is not one that facenet can run: "
-            f"{', '.join(DETECTORS)}. Choose one of these."
-        )
-    return DETECTORS[model.card.name](model, options)
+    settings = detector_settings(model.card, options)
+    return family_of(model.card).open(model, settings)

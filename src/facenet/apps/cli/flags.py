@@ -22,11 +22,14 @@ from facenet.apps.cli.outlet import note
 from facenet.errors import FacenetError, SettingsError
 
 if TYPE_CHECKING:
+    from facenet.faces.detectors import DetectorSettings
     from facenet.faces.mtcnn import MtcnnSettings
     from facenet.recognizer import Recognizer
 
 NAMED = ("model", "precision", "flip")
 """Options of an embedder that go to `Recognizer` as they are."""
+MTCNN_ONLY = ("thresholds", "factor", "exactness")
+"""Options that no other detector has."""
 ERROR, STOPPED, READER_LEFT = 2, 130, 141
 """Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
 
@@ -82,16 +85,32 @@ class Detection:
 
     detector: str = flag("mtcnn", "Detector, see `facenet models list`.")
     min_face_size: int = flag(20, "Smallest face looked for, in pixels.")
-    thresholds: str = flag("0.6,0.7,0.7", "Scores that P-, R- and O-net must reach.")
-    factor: float = flag(0.709, "Ratio of one pyramid level to the one before.")
-    exactness: str = flag("facenet-pytorch", "Whose pixel conventions: facenet-pytorch or facenet.")
+    thresholds: str = flag("0.6,0.7,0.7", "MTCNN: scores that P-, R- and O-net must reach.")
+    factor: float = flag(0.709, "MTCNN: ratio of one pyramid level to the one before.")
+    exactness: str = flag("facenet-pytorch", "MTCNN: whose pixels: facenet-pytorch or facenet.")
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
     device: str | None = flag(
         None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"
     )
 
-    def settings(self) -> MtcnnSettings:
-        """The options of MTCNN."""
+    def settings(self) -> DetectorSettings:
+        """The options of the detector. Raises SettingsError for those of another family."""
+        from facenet.faces.detectors import MTCNN, family_of
+        from facenet.faces.scrfd import ScrfdSettings
+        from facenet.models.catalog import find_card
+
+        card = find_card(self.detector, kind="detector")
+        if family_of(card) is MTCNN:
+            return self._mtcnn()
+        given = [name for name in MTCNN_ONLY if getattr(self, name) != getattr(Detection(), name)]
+        if given:
+            raise SettingsError(
+                f"--{' and --'.join(given)} is for MTCNN only, and the detector {card.name} is "
+                "none. Leave it out, or choose another detector."
+            )
+        return ScrfdSettings(min_face_size=self.min_face_size)
+
+    def _mtcnn(self) -> MtcnnSettings:
         from facenet.faces.mtcnn import MtcnnSettings
 
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facenet.apps.cli.flags import Output, command, flag, parse_size
 from facenet.apps.cli.outlet import fetch_bar, note, print_json, print_rows
+
+if TYPE_CHECKING:
+    from facenet.models.card import ModelCard
 
 app = typer.Typer(help="The models: list, show, fetch, check, import.", no_args_is_help=True)
 
@@ -96,34 +99,66 @@ class Importing:
     """What a file of one's own cannot say of itself."""
 
     name: str | None = flag(None, "Name for a model of your own.")
-    size: str = flag("112", "Side of the input in pixels, or WIDTHxHEIGHT.")
+    size: str | None = flag(
+        None, "Side of the input in pixels, or WIDTHxHEIGHT.  [default: what it says, else 112]"
+    )
     crop: str | None = flag(None, "similarity, margin_original or margin_output.")
-    standardise: str | None = flag(None, "fixed, per_image or insightface.")
-    margin: int = flag(0, "Margin of the crop in pixels.")
-    color: str = flag("rgb", "Channel order the network was trained with: rgb or bgr.")
+    standardise: str | None = flag(None, "fixed, per_image, insightface or none.")
+    margin: int | None = flag(None, "Margin of the crop in pixels.  [default: 0]")
+    color: str | None = flag(
+        None, "Channel order the network was trained with: rgb or bgr.  [default: rgb]"
+    )
     overwrite: bool = flag(False, "Replace an imported model of the same name.")
 
 
 @app.command("import")
 @command
 def import_(
-    file: Annotated[Path, typer.Argument(help="A published file or archive, or an ONNX embedder.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A published file or archive, an ONNX file or a folder of them, .pt, .h5, "
+            ".pb, .params, or a TensorFlow checkpoint (prefix or folder).",
+            metavar="FILE_OR_FOLDER",
+        ),
+    ],
     importing: Importing,
     output: Output,
 ) -> int:
-    """Take a model file of this machine into FACENET_HOME.
+    """Take a model of this machine into FACENET_HOME.
 
-    A published file is recognised by its SHA-256. Any other ONNX embedder needs --name, --crop
-    and --standardise: what it was trained with.
+    A published file is recognised by its SHA-256, others by their contents. What those cannot
+    tell is asked for: --name, and of an embedder --crop and --standardise, as it was trained.
     """
     from facenet.apps.jobs.modelroom import OwnModel, import_file
 
     told = asdict(importing)
-    overwrite = told.pop("overwrite")
-    width, height = parse_size(told.pop("size"))
-    card = import_file(file, OwnModel(width, height, **told), overwrite=overwrite)
+    overwrite, size = told.pop("overwrite"), told.pop("size")
+    width, height = parse_size(size) if size is not None else (None, None)
+    done = import_file(file, OwnModel(width, height, **told), overwrite=overwrite)
+    for line in done.lines:
+        note(line)
+    rows = [_imported(card) for card in done.cards]
     if output.json:
-        print_json({"name": card.name, "contract": card.contract, "dimension": card.dimension})
+        print_json(rows[0] if len(rows) == 1 else rows)
     else:
-        print(f"{card.name}: imported, {card.dimension} values, contract {card.contract}")
+        print("\n".join(map(_sentence, rows)))
     return 0
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    what = f"{row['dimension']} values" if row["kind"] == "embedder" else row["kind"]
+    return f"{row['name']}: imported, {what}, contract {row['contract']}"
+
+
+def _imported(card: ModelCard) -> dict[str, Any]:
+    """What is said of a model after its import."""
+    if card.licence.commercial is False:
+        note(f"The weights of {card.name} are for non-commercial use: {card.licence.weights}.")
+    return {
+        "name": card.name,
+        "kind": card.kind,
+        "contract": card.contract,
+        "dimension": card.dimension,
+        "commercial": card.licence.commercial,
+    }

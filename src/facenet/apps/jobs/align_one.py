@@ -12,7 +12,7 @@ from facenet.apps.jobs.align_target import Box, list_boxes
 from facenet.errors import InputError, SettingsError
 from facenet.faces.align import crop_face, margin_box
 from facenet.faces.detect import RULES, Detector, select_faces
-from facenet.faces.detectors import open_detector
+from facenet.faces.detectors import DetectorSettings, open_detector
 from facenet.faces.draw import save_image
 from facenet.faces.mtcnn import MtcnnSettings
 from facenet.images import load_image
@@ -41,7 +41,7 @@ class AlignSettings:
     detector: str = "mtcnn"
     engine: str = "auto"
     device: str | None = None
-    detection: MtcnnSettings = field(default_factory=MtcnnSettings)
+    detection: DetectorSettings = field(default_factory=MtcnnSettings)
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

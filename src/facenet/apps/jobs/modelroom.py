@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from facenet.gallery.calibrate import lowest_fmr, similarity_at
 from facenet.models.card import FmrTable, ModelCard, Preprocess
 from facenet.models.catalog import catalog, find_card
 from facenet.models.importing import import_model, recognised
+from facenet.models.recognising import Found, holds_onnx, read_folder, read_model
 from facenet.models.selfcheck import check_answer
 from facenet.models.store import ModelStore
 
@@ -97,35 +99,67 @@ def _check(card: ModelCard, store: ModelStore) -> dict[str, Any]:
 class OwnModel:
     """What a file of one's own cannot say of itself; None: not told. See `Preprocess`."""
 
-    width: int
-    height: int
+    width: int | None = None
+    height: int | None = None
     name: str | None = None
     crop: str | None = None
     standardise: str | None = None
-    margin: int = 0
-    color: str = "rgb"
+    margin: int | None = None
+    color: str | None = None
 
 
-def import_file(file: Path, own: OwnModel, *, overwrite: bool = False) -> ModelCard:
-    """Install a published file, known by its digest, or an ONNX embedder of one's own.
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The cards of what was imported, and a line for each file of a pack."""
 
-    Raises SettingsError when a file of one's own lacks name, crop or standardise.
+    cards: tuple[ModelCard, ...]
+    lines: tuple[str, ...] = ()
+
+
+def import_file(path: Path, own: OwnModel, *, overwrite: bool = False) -> Imported:
+    """Install a published file, known by its digest, or a model of one's own.
+
+    path: what `read_model` reads, or a folder of ONNX files (a pack: its detector and recogniser
+    are named NAME-detector and NAME-recogniser).
+    Raises SettingsError when a model of one's own lacks name, crop or standardise.
     """
     store = ModelStore()
-    card = recognised(file, store.home)
+    card = recognised(path, store.home) if os.path.isfile(path) else None
     if card is not None:
-        store.pull(card, given=file)
-        return card
-    asked = {"name": own.name, "crop": own.crop, "standardise": own.standardise}
+        store.pull(card, given=path)
+        return Imported((card,))
+    if not holds_onnx(path):
+        return Imported((_take(path, read_model(path), own, store, overwrite=overwrite),))
+    models, lines = read_folder(path)
+    if own.name:
+        models = [replace(m, name=f"{own.name}-{str(m.name).rpartition('-')[2]}") for m in models]
+    own = replace(own, name=None)
+    cards = [_take(path, found, own, store, overwrite=overwrite) for found in models]
+    return Imported(tuple(cards), tuple(lines))
+
+
+def _take(
+    path: Path, found: Found, own: OwnModel, store: ModelStore, *, overwrite: bool
+) -> ModelCard:
+    """Import one model with what it tells itself and what the user says."""
+    told = {key: value for key, value in asdict(own).items() if value is not None}
+    told = {"name": found.name, "width": 112, "height": 112, **found.defaults, **told}
+    name = told.pop("name")
+    asked = {"name": name}
+    if found.kind == "embedder":
+        asked |= {option: told.get(option) for option in ("crop", "standardise")}
     missing = [option for option, value in asked.items() if value is None]
     if missing:
         raise SettingsError(
-            f"{file} is none of the published files, so facenet cannot know how it was trained. "
-            f"Say it with --{', --'.join(missing)}."
+            f"{path} is none of the published files, so facenet cannot know how it was trained. "
+            f"It is {found.title}. Say it with --{', --'.join(missing)}."
         )
-    preprocess = Preprocess(
-        own.width, own.height, str(own.crop), str(own.standardise), own.margin, own.color
-    )
+    preprocess = Preprocess(**told) if found.kind == "embedder" else None
     return import_model(
-        file, name=str(own.name), preprocess=preprocess, store=store, overwrite=overwrite
+        found,
+        name=str(name),
+        preprocess=preprocess,
+        kind=found.kind,
+        store=store,
+        overwrite=overwrite,
     )
