@@ -17,9 +17,9 @@ def written(path: Path) -> Iterator[IO[bytes]]:
 
     Its folder is made. Raises StorageError for a path that cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.parent / f"{path.name}.{os.getpid()}.part"
     try:
-        if path.is_dir():
+        if not path.name or path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -33,3 +33,23 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """Find out before the work whether a file can be written; its folder is made.
+
+    Raises StorageError.
+    """
+    probe = path.parent / f".{os.getpid()}.probe"
+    try:
+        if not path.name or path.is_dir():
+            raise IsADirectoryError(0, "there is a folder of that name")
+        with written(probe):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {str(path)[:300]}: {error.strerror}. Choose another place."
+        ) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()

@@ -143,6 +143,8 @@ class Recognizer:
         if fpir is not None:
             if fmr is not None or threshold is not None:
                 raise SettingsError("Give one of fmr, fpir and threshold, not several.")
+            if not 0 < fpir < 1:
+                raise SettingsError(f"fpir should be above 0 and below 1; got {fpir:g}.")
             fmr = fmr_for_identification(fpir, comparisons)
         return decide_threshold(
             self.embedder.card,

@@ -132,6 +132,8 @@ def test_a_rate_over_all_known_people_decides(examples, stranger):
     said = refused(*known, "--fpir", 0.003, "--fmr", 0.001)
     assert said == "Give one of fmr, fpir and threshold, not several."
     assert "should be from" in refused(*known, "--fpir", 1e-9)
+    for rate in (0, 1):
+        assert "fpir should be above 0 and below 1" in refused(*known, "--fpir", rate)
 
 
 def test_a_rate_of_ones_own_decides(examples, stranger):

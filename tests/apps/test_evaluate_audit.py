@@ -51,11 +51,22 @@ def test_wrong_labels_are_found(wrong, tmp_path):
     assert len(found["near_duplicates"]) == sum(score >= 0.95 for score in scores(near, rows))
     assert tree(wrong) == before
     (model,) = strict((tmp_path / "report/report.json").read_text("utf-8"))["models"]
-    for kind, pairs, best in (("false_matches", others, max), ("false_non_matches", near, min)):
+    for kind, pairs, best in (("closest", others, max), ("least_similar", near, min)):
         first = model["worst"][kind][0]
         assert first["similarity"] == pytest.approx(best(scores(pairs, rows)), abs=1e-5)
         assert len(model["worst"][kind]) == min(50, len(pairs))
+    shown = {(pair["a"], pair["b"]) for pair in model["worst"]["suspects"]}
+    assert shown == {(one["picture"], one["like"]) for one in found["suspects"]}
+    for one in found["suspects"]:
+        theirs = [row for row in rows if row.parent.name == one["looks_like"]]
+        mine = next(row for row in rows if str(row).endswith(one["picture"]))
+        best = max(theirs, key=lambda row: float(rows[mine] @ rows[row]))
+        assert str(best).endswith(one["like"])
+        assert one["similarity"] == pytest.approx(float(rows[mine] @ rows[best]), abs=1e-5)
     page = (tmp_path / "report/report.html").read_text("utf-8")
+    for suspect in found["suspects"]:
+        assert suspect["picture"] in page
+        assert suspect["picture"] in (tmp_path / "report/report.csv").read_text("utf-8")
     assert "twice.jpg" in page
     assert "data:image/jpeg;base64," in page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from shell import blank
 
 from facenet.apps.jobs.gather import Gatherer, Gathering
+from facenet.apps.jobs.vectorcache import cache_folder
 from facenet.data.pairset import Picture
 from facenet.errors import SettingsError
 from facenet.faces.embed import Embedder
@@ -168,6 +170,19 @@ def test_other_ways_of_looking_are_not_mixed_up(pictures, recognizer, how):
     before = recognizer.embedder._engine.calls
     gather(pictures, recognizer, **how)
     assert recognizer.embedder._engine.calls > before
+
+
+def test_remembered_rows_of_another_length_are_looked_at_again(pictures):
+    first = gather(pictures)
+    for path in cache_folder().glob("*.sqlite"):
+        with sqlite3.connect(path) as file:
+            file.execute(
+                "UPDATE seen SET row = CAST(row || x'00000000' AS BLOB) WHERE length(row) > 0"
+            )
+    second = gather(pictures)
+    assert second.remembered == 1  # the black one
+    assert np.array_equal(first.views.plain, second.views.plain, equal_nan=True)
+    assert np.array_equal(first.heads, second.heads, equal_nan=True)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(pictures):

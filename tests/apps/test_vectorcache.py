@@ -47,6 +47,11 @@ def test_rows_are_replaced_by_fuller_ones(tmp_path):
 
 def test_the_folder_is_its_owners_alone(tmp_path):
     VectorCache({}, tmp_path / "cache").keep(ROWS)
+    cache = VectorCache({}, tmp_path / "cache")
+    assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) == 0o700
+    assert stat.S_IMODE(cache.path.stat().st_mode) == 0o600
+    (tmp_path / "cache").chmod(0o755)
+    VectorCache({}, tmp_path / "cache")
     assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) == 0o700
 
 
@@ -73,6 +78,14 @@ def test_a_damaged_file_is_named_with_the_way_out(tmp_path):
         cache.find(list(ROWS))
     with pytest.raises(StorageError, match="--no-cache"):
         cache.keep(ROWS)
+
+
+def test_a_row_that_is_none_is_not_known(tmp_path):
+    cache = VectorCache({}, tmp_path)
+    cache.keep(ROWS)
+    with sqlite3.connect(cache.path) as file:
+        file.execute("UPDATE seen SET row = x'00' WHERE digest = ?", [b"a" * 32])
+    assert set(cache.find(list(ROWS))) == {b"b" * 32}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

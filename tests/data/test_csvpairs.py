@@ -47,6 +47,8 @@ def test_a_list_is_read_as_it_stands(tmp_path):
     assert pairs.digests == {"list.csv": hashlib.sha256(text.encode()).hexdigest()}
     assert (pairs.dataset, pairs.aligned) == ("list", False)
     assert pairs.notes == (
+        "The folds are unbalanced: 2 folds of 1 to 2 pairs, 1 of them mated; 1 of them lack mated "
+        "or non-mated pairs.",
         "Columns that were not read: quality.",
         "1 of the 2 people are in more than one fold, so that the folds are not independent and "
         "their spread is too small.",

@@ -438,7 +438,7 @@ def test_a_place_that_cannot_be_written_is_known_beforehand(tmp_path):
             write_report(folder, maker.report())
     assert file.read_text() == "mine"
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(StorageError, match="report.html; there is a folder of that name"):
+    with pytest.raises(StorageError, match="report.html: there is a folder of that name"):
         write_report(tmp_path, maker.report())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "report.html"]
 

@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.data.folds import contiguous_folds
+from facenet.data.folds import contiguous_folds, fold_notes
 from facenet.data.listfile import MAX_LINE, checked_file, whole_number, wrong_line
 from facenet.data.pairs import disagreeing, listed, people_notes, people_numbers, short
 from facenet.data.pairset import PairSet, Picture
@@ -211,7 +211,8 @@ def _pair_set(table: _Table, digest: str, unread: list[str]) -> PairSet:
 
 def _folds(table: _Table, same: NDArray[np.bool_]) -> tuple[IntArray, tuple[str, ...]]:
     if table.fold:
-        return np.array(table.fold, np.int64), ()
+        fold = np.array(table.fold, np.int64)
+        return fold, fold_notes(same, fold)
     return contiguous_folds(same)
 
 

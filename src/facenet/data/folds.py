@@ -32,14 +32,24 @@ def contiguous_folds(same: NDArray[np.bool_], folds: int = 10) -> tuple[IntArray
     return fold, _unbalanced(sizes, mated)
 
 
-def _unbalanced(sizes: IntArray, mated: IntArray) -> tuple[str, ...]:
+def fold_notes(same: NDArray[np.bool_], fold: IntArray) -> tuple[str, ...]:
+    """What is unlike in folds that a list gives: a sentence, or none. same, fold: (n,)."""
+    number = np.unique(fold, return_inverse=True)[1]
+    sizes = np.bincount(number)
+    mated = np.bincount(number, weights=np.asarray(same, bool)).astype(np.int64)
+    return _unbalanced(sizes, mated, kind="folds")
+
+
+def _unbalanced(
+    sizes: IntArray, mated: IntArray, *, kind: str = "contiguous blocks"
+) -> tuple[str, ...]:
     """What is unlike in blocks of these sizes and numbers of mated pairs: (folds,), (folds,)."""
     lacking = int(np.sum((mated == 0) | (mated == sizes)))
     if np.ptp(sizes) == 0 and np.ptp(mated) == 0 and lacking == 0:
         return ()
     lacks = f"; {lacking} of them lack mated or non-mated pairs" if lacking else ""
     return (
-        f"The folds are unbalanced: {len(sizes)} contiguous blocks of {_span(sizes)} pairs, "
+        f"The folds are unbalanced: {len(sizes)} {kind} of {_span(sizes)} pairs, "
         f"{_span(mated)} of them mated{lacks}.",
     )
 

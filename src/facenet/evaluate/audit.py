@@ -25,13 +25,16 @@ BLOCK = 1024
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A picture that may bear the wrong name. own: similarity to the template of the other
-    pictures of its person; other: to that of the nearest other person, `looks_like`."""
+    pictures of its person; other: to that of the nearest other person, `looks_like`; like: the
+    picture of that person which is most like it, similarity to it."""
 
     picture: str
     person: str
     looks_like: str
     own: float
     other: float
+    like: str
+    similarity: float
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -104,6 +107,9 @@ def label_suspects(pictures: NamedVectors) -> list[Suspect]:
         other = near[np.arange(len(near)), best]
         for i in np.flatnonzero((other > own) & ~alone[person[block]]):
             row = block.start + int(i)
+            theirs = np.flatnonzero(person == best[i])
+            scores = rows[theirs] @ rows[row]
+            like = theirs[int(np.argmax(scores))]
             found.append(
                 Suspect(
                     str(pictures.picture[row]),
@@ -111,6 +117,8 @@ def label_suspects(pictures: NamedVectors) -> list[Suspect]:
                     names[best[i]],
                     float(own[i]),
                     float(other[i]),
+                    str(pictures.picture[like]),
+                    float(np.clip(scores.max(), -1, 1)),
                 )
             )
     return sorted(found, key=lambda s: (s.own - s.other, s.picture))

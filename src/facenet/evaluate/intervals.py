@@ -95,7 +95,11 @@ def _quantile(share: float) -> float:
 
 def subject_weights(subjects: int, replicates: int, seed: int) -> IntArray:
     """How often each person is drawn in each replicate: int64 (replicates, subjects)."""
-    generator = np.random.default_rng(seed)
+    return _draw(np.random.default_rng(seed), subjects, replicates)
+
+
+def _draw(generator: np.random.Generator, subjects: int, replicates: int) -> IntArray:
+    """The next draws of a generator; few and few they are the same as all at once."""
     return generator.multinomial(subjects, np.full(subjects, 1 / subjects), size=replicates)
 
 
@@ -154,11 +158,12 @@ def replicate(
 
 def _pair_weights(scores: PairScores, replicates: int, seed: int, cells: int) -> Iterator[Floats]:
     """Weights of all pairs, some replicates at a time: float64 (k, n)."""
-    drawn = subject_weights(scores.subjects, replicates, seed)
-    step = max(1, cells // len(scores.similarity))
+    generator = np.random.default_rng(seed)
+    step = max(1, cells // max(len(scores.similarity), scores.subjects))
     one = scores.subject_a == scores.subject_b
     for start in range(0, replicates, step):
-        rows = drawn[start : start + step].astype(np.float64)
+        drawn = _draw(generator, scores.subjects, min(step, replicates - start))
+        rows = drawn.astype(np.float64)
         weight = rows[:, scores.subject_a]
         weight[:, ~one] *= rows[:, scores.subject_b[~one]]
         yield weight

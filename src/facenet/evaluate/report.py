@@ -13,9 +13,7 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from facenet.errors import InputError, MissingExtraError, StorageError
+from facenet.errors import InputError, MissingExtraError
 from facenet.evaluate import plots, rows, svg
-from facenet.files import written
+from facenet.files import require_writable, written
 
 FILES = ("report.json", "report.csv", "report.html")
 PROBLEMS = 200
@@ -36,6 +34,16 @@ CROSS = 30
 """Groups up to which the page shows a map of all pairs of groups."""
 TEXT = 400
 """Characters of a name or a sentence on the page and in the CSV; the JSON has all of them."""
+KINDS = {
+    "false_matches": "False matches: two people, taken for one",
+    "false_non_matches": "False non-matches: one person, taken for two",
+    "suspects": "Closer to another person than to the rest of their own",
+    "one_picture_two_people": "Two people, nearly one picture",
+    "near_duplicates": "One person, nearly one picture",
+    "closest": "The most similar pictures of two people",
+    "least_similar": "The least similar pictures of one person",
+}
+"""Kinds of pairs that a page shows, and their headings."""
 COLUMNS = ("model", "dataset", "metric", "value", "low", "high", "note")
 
 _FACTS = (
@@ -78,18 +86,7 @@ def require_report_folder(folder: Path) -> None:
     Raises StorageError where they cannot.
     """
     for name in FILES:
-        if (folder / name).is_dir():
-            raise StorageError(
-                f"A report should be written to {folder / name}; there is a folder of that name. "
-                "Choose another folder or move it away."
-            )
-    probe = folder / f".report.{os.getpid()}.probe"
-    try:
-        with written(probe):
-            pass
-    finally:
-        with suppress(OSError):
-            probe.unlink()
+        require_writable(folder / name)
 
 
 def write_report(
@@ -190,7 +187,8 @@ def _html(report: Record, pictures: Mapping[str, bytes]) -> str:
         worst=[_worst(model, pictures) for model in report["models"]],
         series=[svg.variable(colour) for colour in svg.SERIES],
         lines=plots.DASHES,
-        limits={"problems": PROBLEMS, "cross": CROSS},
+        limits={"problems": PROBLEMS, "cross": CROSS, "rows": PROBLEMS},
+        kinds_named=KINDS,
     )
 
 

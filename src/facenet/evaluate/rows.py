@@ -83,8 +83,21 @@ def details(result: Record) -> list[Row]:
     for rate, point in (result.get("tar_at_far") or {}).items():
         for metric in ("far", "threshold", "false_matches"):
             found.append(_row(f"{metric}@{rate}", "", "", point, metric))
+    found += _cells(result)
     found += [Row(f"seconds@{k}", "", "", v) for k, v in (result.get("seconds") or {}).items()]
     return [row for row in found if row.value is not None]
+
+
+def _cells(result: Record) -> Iterator[Row]:
+    """The numbers of tables of findings, named by title and the first cell of their row."""
+    for table in result.get("tables") or []:
+        for row in table.get("rows") or []:
+            (first, key), *rest = list(row.items())
+            words = "; ".join(f"{name} {text}" for name, text in rest if isinstance(text, str))
+            for name, value in rest:
+                if isinstance(value, int | float):
+                    title = f"{table.get('title')}@{first}={key}: {name}"
+                    yield Row(title, "", "", value, note=words)
 
 
 def _row(metric: str, label: str, group: str, record: Record, name: str) -> Row:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facenet.apps.cli.evaluating import Reported, answer, save
+from facenet.apps.cli.evaluating import Reported, answer, require_report, save
 from facenet.apps.cli.flags import Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar, note
 
@@ -24,6 +24,14 @@ class Calibrating(Reported):
     prior: float = flag(0.01, "Share of pairs of one person among those you will compare.")
     seed: int = flag(0, "Seed of the halves that check each other.")
     out: Path | None = flag(None, "File to write.  [default: beside the model's card]")
+
+    def ready(self) -> None:
+        """Find out before the work whether what it makes can be written."""
+        from facenet.files import require_writable
+
+        require_report(self.report)
+        if self.out:
+            require_writable(self.out)
 
     def how(self, detector: str) -> CalibrationSettings:
         """What is made of the pictures."""

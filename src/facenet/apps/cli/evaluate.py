@@ -41,7 +41,8 @@ def lfw(
     """
     from facenet.data.pairs import lfw_pairs
 
-    return run_pairs(lfw_pairs(images, pairs), recognition, evaluating, output)
+    listed = lfw_pairs(images, pairs)
+    return run_pairs(listed, recognition, evaluating, output, figure="LFW accuracy")
 
 
 @app.command()

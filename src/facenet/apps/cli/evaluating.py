@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,13 @@ from facenet.apps.cli.flags import Output, Recognition, flag
 from facenet.apps.cli.outlet import bar, note, print_json
 
 if TYPE_CHECKING:
-    from facenet.apps.jobs.evaluation import Evaluated, Evaluation, Seen
+    from facenet.apps.jobs.evaluation import Evaluated, Evaluation
     from facenet.apps.jobs.gather import Gathered, Gathering
     from facenet.data.pairset import PairSet, Picture
 
 QUIET = 10
 """Problems that are printed one by one; of more, a count."""
-FOR_THE_PAGE = ("curves", "worst")
+FOR_THE_PAGE = ("curves", "worst", "tables")
 """Keys that a report draws and `--json` leaves out."""
 
 
@@ -89,15 +89,17 @@ def run_pairs(
     recognition: Recognition,
     evaluating: Evaluating,
     output: Output,
-    more: Seen | None = None,
+    figure: str = "",
 ) -> int:
-    """Evaluate models on a pair set and show the answer; more: further numbers per model."""
+    """Evaluate models on a pair set and show the answer, beside a published figure if there is
+    one."""
     from facenet.apps.jobs.evaluation import evaluate_pairs
 
     evaluating.ready()
-    how, recognizers = evaluating.how(recognition.flip), recognition.recognizers()
+    how = replace(evaluating.how(recognition.flip), figure=figure)
+    recognizers = recognition.recognizers()
     with bar("pictures") as done:
-        evaluated = evaluate_pairs(pairs, recognizers, how, done=done, more=more)
+        evaluated = evaluate_pairs(pairs, recognizers, how, done=done)
     show(pairs.dataset, evaluated, evaluating.report, output)
     return 0
 

@@ -19,7 +19,8 @@ from facenet.data.folders import class_pictures
 from facenet.data.pairset import Picture
 from facenet.errors import ModelFileError
 from facenet.evaluate.allpairs import all_pairs_report
-from facenet.evaluate.sweep import Labelled, labelled, sweep
+from facenet.evaluate.pairreport import WORST
+from facenet.evaluate.sweep import Labelled, Sweep, labelled, sweep
 from facenet.faces.embed import FLIPPED
 from facenet.files import written
 from facenet.models.card import load_card
@@ -100,7 +101,17 @@ def compare_all(seen: Folder, *, replicates: int, seed: int, done: Done) -> dict
         "protocol": protocol,
         "digests": {seen.dataset: pictures_digest(seen.pictures)},
         **values,
+        "worst": {"closest": _closest(seen, swept)},
     }
+
+
+def _closest(seen: Folder, swept: Sweep) -> list[dict[str, Any]]:
+    """The most similar pictures of two people: wrong labels, or the hardest pairs."""
+    rows = zip(swept.pool_a[:WORST], swept.pool_b[:WORST], swept.pool[:WORST], strict=True)
+    return [
+        {"a": seen.pictures[a].name, "b": seen.pictures[b].name, "similarity": float(score)}
+        for a, b, score in rows
+    ]
 
 
 def require_card(path: Path | None, contract: str | None = None) -> None:

@@ -71,12 +71,31 @@ def audit_folder(
         "duplicate_at": duplicate_at,
         "suspects": suspects,
         **twice,
+        "tables": _tables(suspects, twice),
         "worst": {
-            "false_matches": [pair.to_dict() for pair in closest],
-            "false_non_matches": [pair.to_dict() for pair in least],
+            "suspects": [_beside(suspect) for suspect in suspects],
+            **twice,
+            "closest": [pair.to_dict() for pair in closest],
+            "least_similar": [pair.to_dict() for pair in least],
         },
     }
     return Audited(values, pictures, gathered)
+
+
+def _tables(
+    suspects: list[dict[str, Any]], twice: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The findings as tables of a report."""
+    return [
+        {"title": "Closer to another person than to the rest of their own", "rows": suspects},
+        {"title": "Two people, nearly one picture", "rows": twice["one_picture_two_people"]},
+        {"title": "One person, nearly one picture", "rows": twice["near_duplicates"]},
+    ]
+
+
+def _beside(suspect: dict[str, Any]) -> dict[str, Any]:
+    """A suspect with the picture that it is like, as a pair to look at."""
+    return {"a": suspect["picture"], "b": suspect["like"], "similarity": suspect["similarity"]}
 
 
 def find_overlap(

@@ -120,7 +120,47 @@ def calibration_values(calibration: Calibration) -> dict[str, Any]:
     kept = calibration.to_dict()
     named = {"fmr_table": kept.pop("fmr"), "digests": {calibration.dataset: kept.pop("digest")}}
     answers = {"similarity_at": similarities, "galleries": galleries}
-    return {**kept, **named, **answers, "notes": _reach(calibration)}
+    tables = _tables(calibration, galleries)
+    return {**kept, **named, **answers, "tables": tables, "notes": _reach(calibration)}
+
+
+def _tables(calibration: Calibration, galleries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a calibration says as tables of a report."""
+    table = calibration.fmr
+    rates = [
+        {"similarity": at, "fmr": count / table.pairs, "low": low, "high": high, "count": count}
+        for at, count, low, high in zip(
+            table.similarity,
+            table.false_matches,
+            calibration.fmr_low,
+            calibration.fmr_high,
+            strict=True,
+        )
+    ]
+    held = [
+        {
+            "rate": name,
+            "similarity": answer.threshold,
+            "observed": answer.observed,
+            "low": answer.ci[0] if answer.ci else None,
+            "high": answer.ci[1] if answer.ci else None,
+            "within_factor_two": {True: "yes", False: "no", None: answer.note}[
+                answer.within_factor_two
+            ],
+        }
+        for name, answer in calibration.held_out.items()
+    ]
+    curve = calibration.logistic
+    logistic = {"slope": curve.slope, "offset": curve.offset, "prior": curve.prior}
+    return [
+        {"title": "False-match rate of each similarity, 95 % interval", "rows": rates},
+        {"title": "The rates observed on held-out people", "rows": held},
+        {"title": "Thresholds for searches, by size of the gallery", "rows": galleries},
+        {
+            "title": "Probability: sigmoid(slope x similarity + offset + logit prior)",
+            "rows": [logistic],
+        },
+    ]
 
 
 def _reach(calibration: Calibration) -> list[str]:

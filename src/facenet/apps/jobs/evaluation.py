@@ -28,13 +28,14 @@ Seen = Callable[[Recognizer, Gathered, PairReport], dict[str, Any]]
 class Evaluation:
     """How a set is evaluated. settings: the protocol. select: which of several faces.
     remember: keep what was seen for the next run. replicates, seed: of the bootstrap; see
-    `check_draws`."""
+    `check_draws`. figure: which published figure of the card is measured again, "" for none."""
 
     settings: VerificationSettings = field(default_factory=VerificationSettings)
     select: str = "center_weighted_size"
     remember: bool = True
     replicates: int = REPLICATES
     seed: int = 0
+    figure: str = ""
 
     def __post_init__(self) -> None:
         check_draws(self.replicates, self.seed)
@@ -98,12 +99,14 @@ def evaluate_pairs(
         extra["notes"] = [*report.values["notes"], *extra.get("notes", [])]
         facts = model_facts(recognizer, gathered, aligned=pairs.aligned, select=how.select)
         facts["seconds"]["score"] = perf_counter() - start
+        published = _published(recognizer.embedder.card, how.figure)
+        facts |= dict(zip(("published", "published_protocol"), published, strict=True))
         folds = how.settings.sentence(len(report.result.thresholds))
         sentence = f"{folds}; {facts.pop('cropping')}"
         models.append(
             {**facts, "protocol": sentence, "protocol_name": how.settings.protocol}
             | report.values
-            | {"digests": dict(pairs.digests)}
+            | {"digests": {**pairs.digests, "pictures": gathered.digest}}
             | extra
         )
         reports.append(report)
@@ -136,9 +139,19 @@ def model_facts(
     recognizer: Recognizer, gathered: Gathered, *, aligned: bool, select: str
 ) -> dict[str, Any]:
     """What the numbers of a model rest on, as plain values."""
+    return {
+        **embedder_facts(recognizer, aligned=aligned),
+        "cropping": _cropping(recognizer, aligned, select),
+        "seconds": dict(gathered.seconds),
+        "remembered": gathered.remembered,
+        "problems": list(gathered.problems.values()),
+    }
+
+
+def embedder_facts(recognizer: Recognizer, *, aligned: bool) -> dict[str, Any]:
+    """The model, its preprocessing, and what runs it, as plain values."""
     embedder = recognizer.embedder
     card, engine = embedder.card, embedder.engine
-    published = _published(card)
     return {
         "model": card.name,
         "model_digest": card.source.sha256,
@@ -148,12 +161,6 @@ def model_facts(
         "detector": "none: the pictures are crops" if aligned else recognizer.detection,
         "preprocess": asdict(embedder.preprocess),
         "commercial": card.licence.commercial,
-        "cropping": _cropping(recognizer, aligned, select),
-        "published": published[0],
-        "published_protocol": published[1],
-        "seconds": dict(gathered.seconds),
-        "remembered": gathered.remembered,
-        "problems": list(gathered.problems.values()),
     }
 
 
@@ -168,8 +175,9 @@ def _cropping(recognizer: Recognizer, aligned: bool, select: str) -> str:
     return f"{crop}, standardise {preprocess.standardise}"
 
 
-def _published(card: ModelCard) -> tuple[float | None, str | None]:
+def _published(card: ModelCard, name: str) -> tuple[float | None, str | None]:
+    """The published figure of a name on a card, and its protocol."""
     for figure in card.figures:
-        if figure.name == "LFW accuracy" and figure.origin.startswith("published"):
+        if figure.name == name and figure.origin.startswith("published"):
             return figure.value, figure.protocol
     return None, None

@@ -64,7 +64,7 @@ class Gathered:
     views: the network's outputs. heads: float32 (m, 16), detection score, box, five landmarks,
     sharpness; NaN without a face. problems: a sentence for each row without a face.
     seconds: spent per stage; reading goes on beside the other stages. remembered: rows that were
-    known from an earlier run.
+    known from an earlier run. digest: SHA-256 over the contents of all pictures, in their order.
     """
 
     views: Views
@@ -72,6 +72,7 @@ class Gathered:
     problems: Mapping[int, str]
     seconds: Mapping[str, float]
     remembered: int
+    digest: str
 
     def vectors(self) -> FloatArray:
         """One unit vector per picture, with the mirror image summed in where it was looked at.
@@ -126,13 +127,17 @@ class Gatherer:
         self._cache = VectorCache(self._terms(), self._folder())
         self._found = VectorCache(self._finding(), None if how.aligned else self._folder())
         self._clock = _Clock()
+        self._whole = hashlib.sha256()
 
     def gather(self, pictures: Sequence[Picture], done: Done) -> Gathered:
         """Look at all pictures; a broken one is a problem of its own and does not stop the rest."""
         rows: dict[int, FloatArray] = {}
         problems: dict[int, str] = {}
         remembered = count = 0
+        self._whole = hashlib.sha256()
         for group in self._groups(pictures):
+            for item in group:
+                self._whole.update(item.digest or bytes(32))
             problems |= {item.row: item.problem for item in group if item.problem}
             known = {item.row: item.known for item in group if item.known is not None}
             rows |= known
@@ -162,7 +167,8 @@ class Gatherer:
             np.array([len(rows.get(row, ())) > 0 for row in range(count)], bool),
         )
         ordered = {row: problems[row] for row in sorted(problems)}
-        return Gathered(views, table[:, :HEAD], ordered, dict(self._clock.seconds), remembered)
+        seconds, digest = dict(self._clock.seconds), self._whole.hexdigest()
+        return Gathered(views, table[:, :HEAD], ordered, seconds, remembered, digest)
 
     def _look(
         self, group: Sequence[_Read], pictures: Sequence[Picture], problems: dict[int, str]
@@ -241,10 +247,11 @@ class Gatherer:
         self, row: int, picture: Picture, digest: bytes, known: Mapping[bytes, FloatArray]
     ) -> _Read:
         if picture.source is None:
-            return _Read(row, problem=f"No such picture: {picture.name}.")
+            return _Read(row, digest, problem=f"No such picture: {picture.name}.")
         seen = known.get(digest)
-        enough = HEAD + self._width * (2 if self._how.mirrors else 1)
-        if seen is not None and (len(seen) == 0 or len(seen) >= enough):
+        both = HEAD + 2 * self._width
+        enough = (0, both) if self._how.mirrors else (0, both - self._width, both)
+        if seen is not None and len(seen) in enough:
             return _Read(row, digest, known=seen)
         try:
             return _Read(row, digest, pixels=load_image(picture.source))
@@ -271,7 +278,7 @@ class Gatherer:
         engine, how = self._recognizer.embedder.engine, self._how
         return {
             "facenet": f"{__version__}/{REVISION}",
-            "engine": f"{engine['engine']} {engine['version']}",
+            "engine": f"{engine['engine']} {engine['version']} {engine['device']}",
             "detection": "aligned" if how.aligned else self._recognizer.detection,
             "select": "" if how.aligned else how.select,
         }
@@ -303,7 +310,8 @@ def _told(item: _Read, picture: Picture, aligned: bool) -> Faces | None:
         return _whole(item.pixels)
     if picture.landmarks is not None:
         return _given(picture.landmarks)
-    return None if item.face is None else _remembered(item.face)
+    known = item.face is not None and len(item.face) in (0, HEAD - 1)
+    return _remembered(item.face) if known and item.face is not None else None
 
 
 def _remembered(head: FloatArray) -> Faces:

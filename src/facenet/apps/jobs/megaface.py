@@ -6,14 +6,16 @@ made again, so that a run over a million pictures goes on where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from facenet.apps.jobs.evaluation import check_draws
+from facenet.apps.jobs.evaluation import check_draws, embedder_facts
 from facenet.apps.jobs.gather import Done, Gatherer, Gathering
 from facenet.data.megaface import (
     feature_path,
@@ -70,9 +72,12 @@ class MegafaceRun:
         check_draws(self.replicates, self.seed)
 
     def algorithm(self, recognizer: Recognizer) -> str:
-        """The name in the feature files: the model's, with an ending where faces are looked for,
-        since those are other features."""
-        return recognizer.embedder.card.name + ("-detected" if self.detect else "")
+        """The name in the feature files: the model with what else its features depend on, so that
+        those of another model, precision or detector are never taken for them."""
+        embedder = recognizer.embedder
+        found = f" {recognizer.detection}" if self.detect else ""
+        terms = f"{embedder.card.contract} {embedder.precision}{found}"
+        return f"{embedder.card.name}-{hashlib.sha256(terms.encode()).hexdigest()[:12]}"
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the lists, by name."""
@@ -98,23 +103,24 @@ def missing_features(run: MegafaceRun, side: Listed, recognizer: Recognizer) -> 
 
 def write_features(
     run: MegafaceRun, side: Listed, names: Sequence[str], *, recognizer: Recognizer, done: Done
-) -> list[str]:
-    """Write the features of pictures; a sentence per picture without a face, whose feature is
-    zeros.
+) -> Mapping[str, float]:
+    """Write the features of pictures, zeros for one without a face, none for one that is not
+    there; the seconds it took, per stage.
 
     A feature is the sum of the outputs for the picture and its mirror image, of length one.
     """
-    problems: list[str] = []
+    seconds: Mapping[str, float] = {}
     looking = Gathering(aligned=not run.detect, mirrors=True, remember=False)
     gatherer = Gatherer(recognizer, looking)
     for start in range(0, len(names), CHUNK):
         part = names[start : start + CHUNK]
         pictures = [Picture(name, _there(side.images / name)) for name in part]
         seen = gatherer.gather(pictures, lambda n, _, s=start: done(s + n, len(names)))  # type: ignore[misc]
-        for name, vector in zip(part, seen.vectors(), strict=True):
-            write_feature(_feature(run, side, name, recognizer), vector)
-        problems += seen.problems.values()
-    return problems
+        for picture, vector in zip(pictures, seen.vectors(), strict=True):
+            if picture.source is not None:
+                write_feature(_feature(run, side, picture.name, recognizer), vector)
+        seconds = seen.seconds
+    return seconds
 
 
 def _feature(run: MegafaceRun, side: Listed, name: str, recognizer: Recognizer) -> Path:
@@ -122,29 +128,35 @@ def _feature(run: MegafaceRun, side: Listed, name: str, recognizer: Recognizer) 
 
 
 def run_megaface(run: MegafaceRun, recognizer: Recognizer, done: Done) -> dict[str, Any]:
-    """Write the features that are missing, then evaluate all; `problems` are of the former."""
-    problems: list[str] = []
+    """Write the features that are missing, then evaluate all.
+
+    `problems` names every picture whose feature is zeros or missing, in each run.
+    """
+    seconds: dict[str, float] = {}
     missing = [missing_features(run, side, recognizer) for side in run.sides]
     for side, names in zip(run.sides, missing, strict=True):
-        problems += write_features(run, side, names, recognizer=recognizer, done=done)
-    card = recognizer.embedder.card
-    values = evaluate_megaface(run, run.algorithm(recognizer))
-    facts = {"model": card.name, "model_digest": card.source.sha256, "contract": card.contract}
-    return values | facts | {"precision": recognizer.embedder.precision, "problems": problems}
+        took = write_features(run, side, names, recognizer=recognizer, done=done)
+        seconds = {stage: seconds.get(stage, 0.0) + took[stage] for stage in took} or seconds
+    start = perf_counter()
+    values = evaluate_megaface(run, run.algorithm(recognizer), recognizer)
+    facts = embedder_facts(recognizer, aligned=not run.detect)
+    return values | facts | {"seconds": {**seconds, "score": perf_counter() - start}}
 
 
-def evaluate_megaface(run: MegafaceRun, algorithm: str) -> dict[str, Any]:
+def evaluate_megaface(run: MegafaceRun, algorithm: str, recognizer: Recognizer) -> dict[str, Any]:
     """Rank 1 and TAR from the feature files of both lists; algorithm: the name in the files."""
+    width = int(recognizer.embedder.card.dimension or 0)
+    problems: list[str] = []
     probes, distractors = run.sides
     names, noisy_probes = _clean(probes)
     strangers, noisy_strangers = _clean(distractors)
     if not run.as_insightface:
         names, strangers = _without(names, noisy_probes), _without(strangers, noisy_strangers)
     paths = [feature_path(run.features, probes.kind, name, algorithm) for name in names]
-    rows = np.concatenate(list(read_features(paths)))
+    rows = np.concatenate(list(_features(paths, names, width, problems)))
     people = [person_of(name) for name in names]
     others = [feature_path(run.features, distractors.kind, name, algorithm) for name in strangers]
-    blocks = read_features(others)
+    blocks = _features(others, strangers, width, problems)
     if run.as_insightface:
         rows = insightface_noise_removal(rows, people, noisy_probes, seed=run.seed)
         blocks = _far(blocks, noisy_strangers)
@@ -159,11 +171,32 @@ def evaluate_megaface(run: MegafaceRun, algorithm: str) -> dict[str, Any]:
         f"{faces}; noisy pictures {treated}",
         "digests": run.digests(),
         "failures": found["probes_lost"] + found["distractors_lost"],
+        "problems": problems,
         "noisy": [int(noisy_probes.sum()), int(noisy_strangers.sum())],
         **found.pop("verification"),
         **found,
         "identification": {"scaling": [_misses(row) for row in found["rank_1"]]},
     }
+
+
+def _features(
+    paths: Sequence[Path], names: Sequence[str], width: int, problems: list[str]
+) -> Iterator[FloatArray]:
+    """The features of pictures, some at a time; zeros for one without a file, and a sentence for
+    each of zeros."""
+    for start in range(0, len(paths), CHUNK):
+        part = range(start, min(start + CHUNK, len(paths)))
+        rows = np.zeros((len(part), width), np.float32)
+        there = [row for row in part if paths[row].is_file()]
+        if there:
+            found = np.concatenate(list(read_features(paths[row] for row in there)))
+            rows[[row - start for row in there]] = found
+        problems += [
+            f"No usable face in {names[row]}: it is missing, cannot be read, or shows none."
+            for row in part
+            if not rows[row - start].any()
+        ]
+        yield rows
 
 
 def _misses(row: dict[str, Any]) -> dict[str, Any]:

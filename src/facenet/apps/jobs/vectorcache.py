@@ -43,16 +43,21 @@ class VectorCache:
         self.path = folder / f"{name}.sqlite" if folder else None
         if folder:
             with self._mapped():
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o700)
 
     def find(self, digests: Sequence[bytes]) -> dict[bytes, FloatArray]:
-        """The rows that are known, by digest; writable copies, float32 (n,)."""
+        """The rows that are known, by digest; writable copies, float32 (n,).
+
+        One that is no row of numbers is not known.
+        """
         if not self.path or not self.path.exists():
             return {}
         marks = ",".join("?" * len(digests))
         with self._open() as file:
             rows = file.execute(f"SELECT digest, row FROM seen WHERE digest IN ({marks})", digests)
-            return {digest: np.frombuffer(row, "<f4").copy() for digest, row in rows}
+            whole = [(digest, row) for digest, row in rows if len(row) % 4 == 0]
+        return {digest: np.frombuffer(row, "<f4").copy() for digest, row in whole}
 
     def keep(self, rows: Mapping[bytes, FloatArray]) -> None:
         """Remember rows, float32 (n,) each, all or none of them."""
@@ -69,6 +74,7 @@ class VectorCache:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with self._mapped(), closing(self.connect()) as file:
+            os.chmod(str(self.path), 0o600)
             file.execute(SCHEMA)
             yield file
 
