@@ -21,7 +21,9 @@ from facenet.recognizer import Recognizer
 def measure(data: Path, model: str) -> dict[str, Any]:
     pairs = lfw_pairs(data / "lfw" / "images", data / "lfw" / "pairs.txt")
     recognizer = Recognizer(model=model)
-    found = evaluate_pairs(pairs, [recognizer], Evaluation(), done=lambda done, total: None)
+    found = evaluate_pairs(
+        pairs, [recognizer], Evaluation(figure="LFW accuracy"), done=lambda done, total: None
+    )
     (record,) = found.models
     print(summary(record))
     assert (record["pairs"], record["pictures"]) == (6000, 7701)

@@ -196,7 +196,7 @@ def test_a_calibration_takes_the_place_of_the_card():
     asked = decide_threshold(card, threshold=0.1, calibration=own)
     assert asked.fmr == pytest.approx(0.1, rel=1e-6) and asked.source == got.source
     assert decide_threshold(toy_card(), calibration=own, fmr=0.1) == got, "no table on the card"
-    with pytest.raises(SettingsError, match="100,000 pairs of our faces"):
+    with pytest.raises(SettingsError, match="on our faces, which has 100,000 pairs.*card"):
         decide_threshold(card, fmr=1e-6, calibration=own)
 
 
