@@ -5,6 +5,7 @@ FacenetError
 │   ├── ImageError         bytes or an array that are no usable picture
 │   ├── NoFaceError        a picture without a face where one is needed
 │   ├── SeveralFacesError  a picture with more faces than expected
+│   ├── UnknownPersonError  nobody of that name or id is enrolled
 │   └── SettingsError      an option or a value that does not exist
 ├── DataError              a folder or list of a data set that cannot be read
 ├── ModelError             a model that cannot be had or run
@@ -15,6 +16,8 @@ FacenetError
 │   ├── EngineError        a runtime or device that is missing or failed
 │   └── ContractError      vectors of two different models were mixed
 ├── StorageError           a disk that is full, read-only or in the way
+│   └── GalleryError       a gallery that is missing, in use, of another version or damaged
+│       └── DamagedGalleryError  one whose bytes are not what was written
 └── MissingExtraError      an optional part that is not installed
 
 A message says what was expected, what came, and the next step.
@@ -41,6 +44,10 @@ class NoFaceError(InputError):
 
 class SeveralFacesError(InputError):
     """A picture holds more faces than the one that was expected."""
+
+
+class UnknownPersonError(InputError):
+    """Nobody of that name or id is enrolled, or several people bear the name."""
 
 
 class SettingsError(InputError):
@@ -81,6 +88,14 @@ class ContractError(ModelError):
 
 class StorageError(FacenetError):
     """A disk that is full, read-only or otherwise in the way."""
+
+
+class GalleryError(StorageError):
+    """A gallery that is missing, in use, of another version, or damaged."""
+
+
+class DamagedGalleryError(GalleryError):
+    """A gallery whose bytes are not what was written: restore a backup."""
 
 
 class MissingExtraError(FacenetError):

@@ -1,0 +1,155 @@
+"""What a store of galleries is: rows and vectors, read at one revision, written whole or not.
+
+Every store keeps the same promises, and one suite of tests (tests/gallery/conformance.py) holds
+all of them to it: a reader sees one revision from beginning to end; a draft that is left by an
+error changes nothing; one that has been left without is on the disk; there is one writer at a time
+among all processes; each committed draft that changed something raises the revision by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from facenet.errors import SettingsError
+from facenet.gallery.records import Changes, Key, Row, VectorBlock
+from facenet.types import FloatArray
+
+R = TypeVar("R", bound=Row)
+
+FILTERS: Mapping[str, tuple[str, ...]] = {
+    "person": ("name", "external_id"),
+    "face": ("person", "photo", "source"),
+    "ruling": ("face", "person"),
+    "apart": ("first", "second"),
+    "space": ("state",),
+    "crop": (),
+    "entry": (),
+    "setting": (),
+}
+"""What rows of a kind can be found by, besides their key."""
+
+
+class View(Protocol):
+    """A gallery at one revision."""
+
+    @property
+    def revision(self) -> int:
+        """Counts the committed drafts."""
+        ...
+
+    def get(self, kind: type[R], key: Key) -> R | None:
+        """The row with this key, or None."""
+        ...
+
+    def find(
+        self, kind: type[R], *, after: Key | None = None, limit: int | None = None, **equal: Any
+    ) -> list[R]:
+        """Rows of a kind in the order of their keys, with keys above `after`, at most `limit`.
+
+        equal: columns of `FILTERS` and the values they should have.
+        """
+        ...
+
+    def count(self, kind: type[R], **equal: Any) -> int:
+        """How many rows `find` would give."""
+        ...
+
+    def vectors(
+        self,
+        contract: str,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> VectorBlock:
+        """Vectors of a space by face id: those above `after`, or of the faces in `ids`.
+
+        Faces without a vector in that space are left out. Raises GalleryError for damaged ones.
+        """
+        ...
+
+    def changes(self, since: int) -> Changes | None:
+        """Faces that changed after a revision; None where the store does not know any more."""
+        ...
+
+
+class Draft(View, Protocol):
+    """A view that can be changed; what is read shows what has been put."""
+
+    def put(self, row: Row) -> None:
+        """Write a row, in place of the one with its key.
+
+        A face needs its person, a crop, a ruling or a vector its face. Raises InputError for one
+        that is not there, or for an external id that another person has.
+        """
+        ...
+
+    def delete(self, kind: type[Row], key: Key) -> bool:
+        """Remove a row, and what cannot be without it; whether it was there.
+
+        With a person go the faces, rulings and aparts; with a face its vectors, crop and rulings;
+        with a space its vectors.
+        """
+        ...
+
+    def put_vectors(self, contract: str, rows: Mapping[int, FloatArray]) -> None:
+        """Vectors of faces by id in a space that is there, checked by `checked_vectors`."""
+        ...
+
+    def next_id(self, kind: type[Row]) -> int:
+        """A number for a new face or entry, above every one that was ever given out."""
+        ...
+
+
+class Store(Protocol):
+    """Where a gallery lies. Safe to use from several threads and processes."""
+
+    @property
+    def place(self) -> str:
+        """The path or address, as a message names it."""
+        ...
+
+    def read(self) -> AbstractContextManager[View]:
+        """A consistent view, valid inside the block."""
+        ...
+
+    def write(self) -> AbstractContextManager[Draft]:
+        """A draft, committed durably when the block is left without an error."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the place; closing twice is harmless."""
+        ...
+
+
+SCHEMES = {
+    "sqlite": ("facenet.gallery.sqlite", "SqliteStore"),
+    "memory": ("facenet.gallery.memory", "MemoryStore"),
+}
+"""Scheme of an address -> module and class."""
+
+
+def open_store(place: str | Path, *, create: bool = False) -> Store:
+    """The store at a path (one SQLite file) or an address such as sqlite:///data/G.db.
+
+    create: make a new, empty one; there must be none yet. Raises SettingsError for an unknown
+    scheme, GalleryError when there is no gallery, or already one, or a damaged one.
+    """
+    text = str(place)
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "sqlite", text
+    elif scheme == "sqlite":
+        rest = rest.removeprefix("/")
+    if scheme not in SCHEMES:
+        raise SettingsError(
+            f"A gallery should be a file or an address with {', '.join(SCHEMES)}; got "
+            f"{text:.200}. Other stores are not supported yet."
+        )
+    module, name = SCHEMES[scheme]
+    opener: Callable[..., Store] = getattr(import_module(module), name)
+    return opener(rest, create=create)
