@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from facenet.errors import InputError
 from facenet.gallery.audit import (
     TWICE,
     AuditRules,
@@ -15,7 +14,6 @@ from facenet.gallery.audit import (
     audit,
     fixes,
     joined,
-    require_space,
 )
 from facenet.gallery.memory import MemoryStore
 from facenet.gallery.records import Apart, EnrolledFace, Person, Ruling, Space
@@ -183,8 +181,3 @@ def test_every_finding_comes_with_the_commands_that_settle_it() -> None:
     assert commands["duplicate_photo"] == ["facenet gallery delete G.db --face 7"]
     stranger = fixes(Finding("wrong_label", ("a",), (7,), None), "G.db", people)
     assert stranger[0] == "facenet gallery delete G.db --face 7"
-
-
-def test_a_gallery_without_a_space_is_refused() -> None:
-    with pytest.raises(InputError, match="Enrol some first"):
-        require_space(None)

@@ -12,7 +12,6 @@ from facenet.gallery.memory import MemoryStore
 from facenet.gallery.records import EnrolledFace, Person, Space
 from facenet.gallery.upgrade import (
     BATCH,
-    active_space,
     begin,
     drop,
     fill,
@@ -161,8 +160,3 @@ def test_wrong_steps_are_refused() -> None:
 
     with pytest.raises(GalleryError, match="dropped while"):
         fill(store, NEW, dropping, quiet)
-
-
-def test_an_empty_gallery_has_no_active_space() -> None:
-    with MemoryStore().read() as view:
-        assert active_space(view) is None

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from facenet import vectors
-from facenet.errors import InputError
 from facenet.gallery.records import Apart, EnrolledFace, Person, Ruling, VectorBlock
 from facenet.gallery.store import View
 from facenet.types import FloatArray, IntArray
@@ -65,7 +64,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class PersonRows:
     """A gallery's vectors by person: labels int64 (n,) of `names`, templates (p, d)."""
 
     block: VectorBlock
@@ -75,7 +74,8 @@ class _Rows:
     groups: tuple[IntArray, ...]
 
     @classmethod
-    def of(cls, block: VectorBlock) -> _Rows:
+    def of(cls, block: VectorBlock) -> PersonRows:
+        """The same vectors, by person."""
         names, labels = np.unique(np.asarray(block.people, np.str_), return_inverse=True)
         sums = np.zeros((len(names), block.rows.shape[1]), np.float64)
         np.add.at(sums, labels, block.rows.astype(np.float64))
@@ -84,12 +84,13 @@ class _Rows:
         return cls(block, tuple(names.tolist()), labels, vectors.unit(sums), tuple(groups))
 
     def faces(self, rows: Sequence[int] | IntArray) -> tuple[int, ...]:
+        """The numbers of the faces in some rows."""
         return tuple(int(self.block.ids[row]) for row in rows)
 
 
 def audit(view: View, contract: str, rules: AuditRules) -> list[Finding]:
     """Everything suspicious in the active space of a gallery, by kind, the clearest first."""
-    rows = _Rows.of(view.vectors(contract))
+    rows = PersonRows.of(view.vectors(contract))
     if len(rows.block) == 0:
         return []
     rulings = view.find(Ruling)
@@ -106,7 +107,9 @@ def audit(view: View, contract: str, rules: AuditRules) -> list[Finding]:
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
-def wrong_labels(rows: _Rows, rules: AuditRules, confirmed: set[tuple[int, str]]) -> list[Finding]:
+def wrong_labels(
+    rows: PersonRows, rules: AuditRules, confirmed: set[tuple[int, str]]
+) -> list[Finding]:
     """Faces that do not belong to their person, and people whose faces are those of two."""
     near, like = nearest_others(rows)
     found: list[Finding] = []
@@ -138,7 +141,7 @@ def wrong_labels(rows: _Rows, rules: AuditRules, confirmed: set[tuple[int, str]]
     return sorted(found, key=_clearness)
 
 
-def nearest_others(rows: _Rows) -> tuple[FloatArray, IntArray]:
+def nearest_others(rows: PersonRows) -> tuple[FloatArray, IntArray]:
     """For each face the best similarity to a face of another person, and that person's number.
 
     The person is looked for by templates, the similarity is that of their best face: (n,), (n,).
@@ -177,7 +180,7 @@ def joined(rows: FloatArray, same: float, held: np.ndarray[Any, Any]) -> list[li
 
 
 def duplicate_people(
-    rows: _Rows, rules: AuditRules, apart: set[tuple[str, str]], suspects: set[int]
+    rows: PersonRows, rules: AuditRules, apart: set[tuple[str, str]], suspects: set[int]
 ) -> list[Finding]:
     """Two people whose best faces are as similar as those of one, the clearest first.
 
@@ -203,7 +206,7 @@ def duplicate_people(
     return sorted(found, key=lambda finding: -(finding.similarity or 0))
 
 
-def duplicate_photos(rows: _Rows) -> list[Finding]:
+def duplicate_photos(rows: PersonRows) -> list[Finding]:
     """Two faces of one person that are one photo, saved twice."""
     found = []
     for person, group in zip(rows.names, rows.groups, strict=True):
@@ -287,7 +290,7 @@ def _intruders(
     return [part for i, part in enumerate(parts) if i != hosts[0] and free[i]]
 
 
-def _between(rows: _Rows, group: IntArray, parts: list[list[int]]) -> float:
+def _between(rows: PersonRows, group: IntArray, parts: list[list[int]]) -> float:
     """The best similarity between faces of different parts."""
     scores = rows.block.rows[group] @ rows.block.rows[group].T
     part = np.zeros(len(group), np.int64)
@@ -303,10 +306,3 @@ def _clearness(finding: Finding) -> tuple[int, float, int]:
 
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-
-
-def require_space(contract: str | None) -> str:
-    """The contract of the active space. Raises InputError when nobody is enrolled yet."""
-    if contract is None:
-        raise InputError("An audit needs enrolled faces; this gallery has none. Enrol some first.")
-    return contract

@@ -42,12 +42,6 @@ class Filled:
         return asdict(self)
 
 
-def active_space(view: View) -> Space | None:
-    """The space that is searched; None before anybody is enrolled."""
-    found = view.find(Space, state="active")
-    return found[0] if found else None
-
-
 def begin(store: Store, contract: str, model: str, dimension: int, precision: str) -> Space:
     """A space to be filled; the one that is there already when a change was interrupted.
 

@@ -18,7 +18,7 @@ from facenet.evaluate.report import write_report
 from facenet.evaluate.rows import shown
 from facenet.images import load_image
 from facenet.models.home import cpu_name, cpu_threads
-from facenet.types import FloatArray
+from facenet.types import FloatArray, ImageArray
 
 HEIGHT = 132
 """Pixels of a face in a report."""
@@ -83,17 +83,26 @@ def thumbnails(
 
 def _face(picture: Picture, box: FloatArray) -> bytes | None:
     """A face with some room around it; None when the picture cannot be read any more."""
-    import cv2
-
     if picture.source is None or not np.isfinite(box).all():
         return None
     try:
         image = load_image(picture.source)
     except ImageError:  # it was readable a moment ago; the pair is shown by name then
         return None
-    room = ROOM * (box[2:] - box[:2])
-    x1, y1 = np.maximum(box[:2] - room, 0).astype(int)
-    x2, y2 = np.ceil(box[2:] + room).astype(int)
+    return face_jpeg(image, box)
+
+
+def face_jpeg(image: ImageArray, box: FloatArray, *, room: float = ROOM) -> bytes | None:
+    """A face as a small JPEG, `HEIGHT` pixels high; None for a box outside the picture.
+
+    image: uint8 (H, W, 3) RGB. box: float32 (4,), x1 y1 x2 y2 in pixels. room: what is shown
+    around it, as a share of its sides.
+    """
+    import cv2
+
+    around = room * (box[2:] - box[:2])
+    x1, y1 = np.maximum(box[:2] - around, 0).astype(int)
+    x2, y2 = np.ceil(box[2:] + around).astype(int)
     cut = image[y1:y2, x1:x2]
     if cut.size == 0:
         return None
