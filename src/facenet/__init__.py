@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Candidate": "gallery.answers",
+    "Change": "gallery.corrections",
     "ContractError": "errors",
+    "DamagedGalleryError": "errors",
     "DataError": "errors",
     "DigestError": "errors",
     "DownloadError": "errors",
     "EngineError": "errors",
     "EngineSettings": "models.engine",
+    "Enrolled": "gallery.enrolment",
+    "EnrolledFace": "gallery.records",
     "Enrolment": "recognizer",
+    "EnrolmentRules": "gallery.judgement",
     "Face": "types",
     "FacenetError": "errors",
     "Faces": "types",
+    "Gallery": "galleries",
+    "GalleryError": "errors",
+    "GalleryIdentification": "gallery.answers",
     "Identification": "gallery.compare",
     "ImageError": "errors",
     "ImageLimits": "images",
@@ -37,6 +46,8 @@ _NAMES = {
     "MtcnnSettings": "faces.mtcnn",
     "NoFaceError": "errors",
     "People": "gallery.compare",
+    "Person": "gallery.records",
+    "PersonVerification": "gallery.answers",
     "Preprocess": "models.card",
     "Recognizer": "recognizer",
     "ScrfdSettings": "faces.scrfd",
@@ -44,6 +55,7 @@ _NAMES = {
     "SeveralFacesError": "errors",
     "StorageError": "errors",
     "UnknownModelError": "errors",
+    "UnknownPersonError": "errors",
     "Verification": "gallery.compare",
     "compare": "recognizer",
     "crop_faces": "faces.align",
@@ -62,11 +74,13 @@ __all__ = sorted([*_NAMES, "__version__"])
 if TYPE_CHECKING:
     from facenet.errors import (  # noqa: I001 - one import per module
         ContractError as ContractError,
+        DamagedGalleryError as DamagedGalleryError,
         DataError as DataError,
         DigestError as DigestError,
         DownloadError as DownloadError,
         EngineError as EngineError,
         FacenetError as FacenetError,
+        GalleryError as GalleryError,
         ImageError as ImageError,
         InputError as InputError,
         MissingExtraError as MissingExtraError,
@@ -77,17 +91,28 @@ if TYPE_CHECKING:
         SeveralFacesError as SeveralFacesError,
         StorageError as StorageError,
         UnknownModelError as UnknownModelError,
+        UnknownPersonError as UnknownPersonError,
     )
     from facenet.faces.align import crop_faces as crop_faces
     from facenet.faces.detect import select_faces as select_faces
     from facenet.faces.draw import draw_faces as draw_faces
     from facenet.faces.mtcnn import MtcnnSettings as MtcnnSettings
     from facenet.faces.scrfd import ScrfdSettings as ScrfdSettings
+    from facenet.galleries import Gallery as Gallery
+    from facenet.gallery.answers import (
+        Candidate as Candidate,
+        GalleryIdentification as GalleryIdentification,
+        PersonVerification as PersonVerification,
+    )
     from facenet.gallery.compare import (
         Identification as Identification,
         People as People,
         Verification as Verification,
     )
+    from facenet.gallery.corrections import Change as Change
+    from facenet.gallery.enrolment import Enrolled as Enrolled
+    from facenet.gallery.judgement import EnrolmentRules as EnrolmentRules
+    from facenet.gallery.records import EnrolledFace as EnrolledFace, Person as Person
     from facenet.images import ImageLimits as ImageLimits, load_image as load_image
     from facenet.models.card import ModelCard as ModelCard, Preprocess as Preprocess
     from facenet.models.catalog import find_card as find_card

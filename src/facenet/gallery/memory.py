@@ -5,48 +5,53 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
 from facenet.errors import GalleryError, InputError
 from facenet.gallery.records import (
-    Apart,
     Changes,
-    Crop,
     EnrolledFace,
+    Entry,
     Key,
-    Person,
     Row,
-    Ruling,
     Space,
     VectorBlock,
-    checked_vectors,
+    stacked_vectors,
 )
-from facenet.gallery.store import FILTERS, Draft, R, View
+from facenet.gallery.seals import same_as_kept
+from facenet.gallery.store import (
+    CHILDREN,
+    FILTERS,
+    Draft,
+    R,
+    View,
+    require_filters,
+    require_parents,
+)
 from facenet.types import FloatArray
 
 
-@dataclass(slots=True)
 class _State:
     """Everything that is kept. rows: kind -> key -> row. vectors: contract -> face -> vector.
-    changed: face -> revision, negative when it is gone. counters: kind -> last number."""
+    changed: face -> revision, negative when it is gone. counters: kind -> last number. horizon:
+    changes are known from this revision on."""
 
-    revision: int = 0
-    rows: dict[str, dict[Key, Row]] = field(default_factory=lambda: {kind: {} for kind in FILTERS})
-    vectors: dict[str, dict[int, FloatArray]] = field(default_factory=dict)
-    changed: dict[int, int] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.revision = self.horizon = 0
+        self.rows: dict[str, dict[Key, Row]] = {kind: {} for kind in FILTERS}
+        self.vectors: dict[str, dict[int, FloatArray]] = {}
+        self.changed: dict[int, int] = {}
+        self.counters: dict[str, int] = {}
 
     def copy(self) -> _State:
-        return _State(
-            self.revision,
-            {kind: dict(rows) for kind, rows in self.rows.items()},
-            {contract: dict(rows) for contract, rows in self.vectors.items()},
-            dict(self.changed),
-            dict(self.counters),
-        )
+        other = _State()
+        other.revision, other.horizon = self.revision, self.horizon
+        other.rows = {kind: dict(rows) for kind, rows in self.rows.items()}
+        other.vectors = {contract: dict(rows) for contract, rows in self.vectors.items()}
+        other.changed, other.counters = dict(self.changed), dict(self.counters)
+        return other
 
 
 class MemoryStore:
@@ -59,24 +64,37 @@ class MemoryStore:
             )
         self.place = f"memory://{name}"
         self._state = _State()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._writing: int | None = None
         self._open = True
 
     @contextmanager
     def read(self) -> Iterator[View]:
         """A view of what was last committed."""
         self._require_open()
-        yield _MemoryDraft(self._state)
+        view = _MemoryDraft(self._state, self.place)
+        try:
+            yield view
+        finally:
+            view.valid = False
 
     @contextmanager
     def write(self) -> Iterator[Draft]:
         """A draft on a copy, which takes the place of the original at the end."""
+        if self._writing == threading.get_ident():
+            raise GalleryError(
+                f"A draft of the gallery {self.place} is open in this thread already. Leave its "
+                "`with` block first."
+            )
         with self._lock:
             self._require_open()
-            draft = _MemoryDraft(self._state.copy())
-            yield draft
-            if draft.touched:
+            self._writing = threading.get_ident()
+            draft = _MemoryDraft(self._state.copy(), self.place)
+            try:
+                yield draft
                 self._state = draft.state
+            finally:
+                self._writing, draft.valid = None, False
 
     def close(self) -> None:
         """Forget everything."""
@@ -90,9 +108,20 @@ class MemoryStore:
 class _MemoryDraft:
     """View and draft over one state."""
 
-    def __init__(self, state: _State) -> None:
-        self.state = state
-        self.touched = False
+    def __init__(self, state: _State, place: str) -> None:
+        self._state = state
+        self._before = state.revision
+        self._place = place
+        self.valid = True
+
+    @property
+    def state(self) -> _State:
+        """What is read and written, inside the block."""
+        if not self.valid:
+            raise GalleryError(
+                f"This view of the gallery {self._place} has ended. Use it inside its `with` block."
+            )
+        return self._state
 
     @property
     def revision(self) -> int:
@@ -112,7 +141,7 @@ class _MemoryDraft:
             if (after is None or row.key > after)  # type: ignore[operator]
             and all(getattr(row, name) == value for name, value in equal.items())
         ]
-        return cast(list[R], wanted[:limit])
+        return cast(list[R], wanted if limit is None else wanted[: max(limit, 0)])
 
     def count(self, kind: type[R], **equal: Any) -> int:
         return len(self.find(kind, **equal))
@@ -126,30 +155,34 @@ class _MemoryDraft:
         ids: Sequence[int] | None = None,
     ) -> VectorBlock:
         rows = self.state.vectors.get(contract, {})
-        wanted = sorted(rows if ids is None else set(ids) & rows.keys())
-        chosen = [face for face in wanted if ids is not None or face > after][:limit]
+        wanted = sorted(rows if ids is None else {int(face) for face in ids} & rows.keys())
+        chosen = [face for face in wanted if ids is not None or face > after]
+        chosen = chosen if limit is None else chosen[: max(limit, 0)]
         faces = self.state.rows["face"]
         people = tuple(cast(EnrolledFace, faces[face]).person for face in chosen)
         space = cast(Space | None, self.state.rows["space"].get(contract))
         width = space.dimension if space else 0
-        stack = np.array([rows[face] for face in chosen], np.float32).reshape(-1, width)
+        stack = np.array([rows[face] for face in chosen], np.float32).reshape(len(chosen), width)
         return VectorBlock(np.array(chosen, np.int64), people, stack)
 
     def changes(self, since: int) -> Changes | None:
+        if not self.state.horizon <= since <= self.state.revision:
+            return None
         changed = sorted(self.state.changed.items())
         put = tuple(face for face, at in changed if at > since)
         return Changes(put, tuple(face for face, at in changed if -at > since))
 
     def put(self, row: Row) -> None:
-        self._require_parents(row)
+        require_parents(self, row)
+        kept = same_as_kept(row)
         self._touch()
         if isinstance(row, EnrolledFace):
             self.state.changed[row.id] = self.state.revision
-        if isinstance(row.key, int) and not isinstance(row, Crop):
-            self._count(row.kind, row.key)
+        if isinstance(row, EnrolledFace | Entry):
+            self._count(row.kind, row.id)
         if isinstance(row, Space):
             self.state.vectors.setdefault(row.contract, {})
-        self.state.rows[row.kind][row.key] = row
+        self.state.rows[row.kind][row.key] = kept
 
     def delete(self, kind: type[Row], key: Key) -> bool:
         if self.state.rows[kind.kind].pop(key, None) is None:
@@ -163,9 +196,10 @@ class _MemoryDraft:
             self.state.rows["crop"].pop(key, None)
             for rows in self.state.vectors.values():
                 rows.pop(cast(int, key), None)
-            self.state.changed[cast(int, key)] = -self.state.revision
+            self.state.changed[int(key)] = -self.state.revision
         if kind is Space:
             self.state.vectors.pop(cast(str, key), None)
+            self.state.horizon = self.state.revision
         return True
 
     def put_vectors(self, contract: str, rows: Mapping[int, FloatArray]) -> None:
@@ -174,12 +208,16 @@ class _MemoryDraft:
             raise InputError(
                 f"There should be a space {contract:.120} in the gallery; it has none."
             )
-        for face, row in rows.items():
+        for face in rows:
             if self.get(EnrolledFace, face) is None:
                 raise InputError(f"A vector needs its face; there is no face {face}.")
-            self._touch()
-            self.state.vectors[contract][face] = checked_vectors(row, space)[0].copy()
-            self.state.changed[face] = self.state.revision
+        if not rows:
+            return
+        stack = stacked_vectors(list(rows.values()), space)
+        self._touch()
+        for face, row in zip(rows, stack, strict=True):
+            self.state.vectors[contract][int(face)] = row
+            self.state.changed[int(face)] = self.state.revision
 
     def next_id(self, kind: type[Row]) -> int:
         number = self.state.counters.get(kind.kind, 0) + 1
@@ -190,43 +228,4 @@ class _MemoryDraft:
         self.state.counters[kind] = max(number, self.state.counters.get(kind, 0))
 
     def _touch(self) -> None:
-        if not self.touched:
-            self.touched = True
-            self.state.revision += 1
-
-    def _require_parents(self, row: Row) -> None:
-        if isinstance(row, EnrolledFace) and self.get(Person, row.person) is None:
-            raise InputError(f"A face needs its person; there is nobody with the id {row.person}.")
-        if isinstance(row, Crop | Ruling) and self.get(EnrolledFace, row.face) is None:
-            raise InputError(f"A {row.kind} needs its face; there is no face {row.face}.")
-        if isinstance(row, Ruling) and self.get(Person, row.person) is None:
-            raise InputError(f"A ruling needs its person; there is no id {row.person}.")
-        if isinstance(row, Person) and row.external_id is not None:
-            for other in self.find(Person, external_id=row.external_id):
-                if other.id != row.id:
-                    raise InputError(
-                        f"An external id should be one person's; {row.external_id} is that of "
-                        f"{other.name}. Choose another, or enrol into that person."
-                    )
-
-
-CHILDREN: Mapping[str, tuple[tuple[type[Any], str], ...]] = {
-    "person": (
-        (EnrolledFace, "person"),
-        (Ruling, "person"),
-        (Apart, "first"),
-        (Apart, "second"),
-    ),
-    "face": ((Ruling, "face"),),
-}
-"""What goes with a row: kinds and the column that names it."""
-
-
-def require_filters(kind: type[Any], equal: Mapping[str, Any]) -> None:
-    """Raise InputError for a column that rows of a kind cannot be found by."""
-    unknown = equal.keys() - set(FILTERS[kind.kind])
-    if unknown:
-        raise InputError(
-            f"Rows of the kind {kind.kind} can be found by "
-            f"{', '.join(FILTERS[kind.kind]) or 'their key'}; got {', '.join(sorted(unknown))}."
-        )
+        self.state.revision = self._before + 1

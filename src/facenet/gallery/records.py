@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -25,6 +25,10 @@ LONGEST_SOURCE = 4096
 """Characters of a source reference."""
 LARGEST_METADATA = 16_384
 """Bytes of a person's metadata as JSON."""
+LARGEST_CROP = 16_777_216
+"""Bytes of a crop."""
+MAX_FACE = (1 << 40) - 1
+"""The largest id of a face; stores keep the space in the bits above."""
 STATES = ("active", "building", "retired")
 """Of a space: searched now; being filled for a change of model; kept for the way back."""
 NORM_SLACK = 1e-3
@@ -47,6 +51,8 @@ class Person:
     automatic: bool = False
 
     def __post_init__(self) -> None:
+        _require_id(self.id)
+        _set(self, created=_number("The time of a person", self.created))
         _require_text("A person's name", self.name, LONGEST_NAME)
         if self.external_id is not None:
             _require_text("An external id", self.external_id, LONGEST_NAME)
@@ -76,17 +82,23 @@ class EnrolledFace:
     measures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.source) > LONGEST_SOURCE:
-            raise InputError(
-                f"A source should have at most {LONGEST_SOURCE} characters; got "
-                f"{len(self.source):,}. Give the path of the photo."
-            )
-        numbers = [*(self.box or ()), *self.measures.values(), self.quality or 0.0]
-        if not all(math.isfinite(number) for number in numbers):
-            raise InputError(
-                "Box, quality and measures of a face should be finite numbers; got "
-                f"{str(numbers)[:120]}. Leave out what is not known."
-            )
+        _require_number("The id of a face", self.id)
+        for text in (self.source, self.photo):
+            if not isinstance(text, str) or len(text) > LONGEST_SOURCE or not _encodable(text):
+                raise InputError(
+                    f"A source should be Unicode text of at most {LONGEST_SOURCE:,} characters; "
+                    f"got {text!a:.80}. Give the path of the photo, or another name for it."
+                )
+        _set(
+            self,
+            created=_number("The time of a face", self.created),
+            box=_box(self.box),
+            quality=None if self.quality is None else _number("Quality", self.quality),
+            measures={
+                str(name): _number("A measure of a face", value)
+                for name, value in self.measures.items()
+            },
+        )
 
     @property
     def key(self) -> int:
@@ -102,6 +114,13 @@ class Crop:
 
     face: int
     data: bytes
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, bytes) or len(self.data) > LARGEST_CROP:
+            raise InputError(
+                f"A crop should be an encoded picture of at most {LARGEST_CROP:,} bytes; got "
+                f"{len(self.data):,}. Keep a smaller one."
+            )
 
     @property
     def key(self) -> int:
@@ -119,6 +138,9 @@ class Ruling:
     person: str
     same: bool
     created: float
+
+    def __post_init__(self) -> None:
+        _set(self, same=bool(self.same), created=_number("The time of a ruling", self.created))
 
     @property
     def key(self) -> str:
@@ -138,7 +160,11 @@ class Apart:
 
     def __post_init__(self) -> None:
         if self.first >= self.second:
-            raise InputError("Two people who are apart should be two, in the order of their ids.")
+            raise InputError(
+                "Two people who are apart should be two, in the order of their ids; got "
+                f"{self.first:.40} and {self.second:.40}. Give the lower id first."
+            )
+        _set(self, created=_number("The time of a ruling", self.created))
 
     @property
     def key(self) -> str:
@@ -166,6 +192,7 @@ class Space:
                 f"A space should be {', '.join(STATES)} and of 1 to 65,536 values; got "
                 f"{self.state!r:.40} and {self.dimension}."
             )
+        _set(self, created=_number("The time of a space", self.created))
 
     @property
     def key(self) -> str:
@@ -186,6 +213,10 @@ class Entry:
     people: tuple[str, ...] = ()
     undo: Mapping[str, Any] | None = None
     undone: bool = False
+
+    def __post_init__(self) -> None:
+        _require_number("The id of an entry", self.id)
+        _set(self, time=_number("The time of an entry", self.time), people=tuple(self.people))
 
     @property
     def key(self) -> int:
@@ -260,6 +291,56 @@ def checked_vectors(rows: NDArray[Any], space: Space) -> FloatArray:
             "zero vector stands for no face."
         )
     return array
+
+
+def stacked_vectors(rows: Sequence[NDArray[Any]], space: Space) -> FloatArray:
+    """Vectors (d,) or (1, d) as one new array float32 (n, d), by `checked_vectors`."""
+    arrays = [np.asarray(row, np.float32).reshape(-1) for row in rows]
+    for array in arrays:
+        if array.shape != (space.dimension,):
+            checked_vectors(array, space)
+    return checked_vectors(np.stack(arrays), space)
+
+
+def _set(row: object, **values: Any) -> None:
+    """Give fields of a frozen row the plain values that a file can hold."""
+    for name, value in values.items():
+        object.__setattr__(row, name, value)
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"{what} should be a finite number; got {value!r:.60}. Leave out what is not known."
+        )
+    return number
+
+
+def _box(box: Sequence[Any] | None) -> tuple[float, ...] | None:
+    numbers = None if box is None else tuple(_number("A box", value) for value in box)
+    if numbers is not None and len(numbers) != 4:
+        raise InputError(f"A box should be four numbers, x1 y1 x2 y2; got {len(numbers)}.")
+    return numbers
+
+
+def _require_number(what: str, value: Any) -> None:
+    if not isinstance(value, int) or not 1 <= value <= MAX_FACE:
+        raise InputError(
+            f"{what} should be a whole number from 1 to {MAX_FACE:,}; got {value!r:.60}. Ask the "
+            "store for the next one."
+        )
+
+
+def _require_id(text: str) -> None:
+    _require_text("A person's id", text, LONGEST_NAME)
+    if ":" in text:
+        raise InputError(
+            f"A person's id should hold no colon; got {text:.80}. Make one with `new_person_id`."
+        )
 
 
 def _require_text(what: str, text: str, longest: int) -> None:

@@ -14,8 +14,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from facenet.errors import SettingsError
-from facenet.gallery.records import Changes, Key, Row, VectorBlock
+from facenet.errors import InputError, SettingsError
+from facenet.gallery.records import (
+    Apart,
+    Changes,
+    Crop,
+    EnrolledFace,
+    Key,
+    Person,
+    Row,
+    Ruling,
+    VectorBlock,
+)
 from facenet.types import FloatArray
 
 R = TypeVar("R", bound=Row)
@@ -73,7 +83,8 @@ class View(Protocol):
         ...
 
     def changes(self, since: int) -> Changes | None:
-        """Faces that changed after a revision; None where the store does not know any more."""
+        """Faces that changed after a revision; None where the store does not know, and everything
+        is to be read again: it is too long ago, a space was deleted, or a backup was restored."""
         ...
 
 
@@ -83,8 +94,8 @@ class Draft(View, Protocol):
     def put(self, row: Row) -> None:
         """Write a row, in place of the one with its key.
 
-        A face needs its person, a crop, a ruling or a vector its face. Raises InputError for one
-        that is not there, or for an external id that another person has.
+        A face, a ruling and an apart need their people; a crop, a ruling and a vector their face.
+        Raises InputError for one that is not there, or for an external id that another person has.
         """
         ...
 
@@ -101,7 +112,8 @@ class Draft(View, Protocol):
         ...
 
     def next_id(self, kind: type[Row]) -> int:
-        """A number for a new face or entry, above every one that was ever given out."""
+        """A number for a new face or entry, above every one that was ever given out by a draft that
+        was committed, whether or not a row bears it."""
         ...
 
 
@@ -124,6 +136,54 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of the place; closing twice is harmless."""
         ...
+
+
+CHILDREN: Mapping[str, tuple[tuple[type[Any], str], ...]] = {
+    "person": (
+        (EnrolledFace, "person"),
+        (Ruling, "person"),
+        (Apart, "first"),
+        (Apart, "second"),
+    ),
+    "face": ((Ruling, "face"),),
+}
+"""What goes with a row: kinds and the column that names it."""
+
+
+def require_filters(kind: type[Any], equal: Mapping[str, Any]) -> None:
+    """Raise InputError for a column that rows of a kind cannot be found by."""
+    unknown = equal.keys() - set(FILTERS[kind.kind])
+    if unknown:
+        raise InputError(
+            f"Rows of the kind {kind.kind} can be found by "
+            f"{', '.join(FILTERS[kind.kind]) or 'their key'}; got {', '.join(sorted(unknown))}."
+        )
+
+
+def require_parents(view: View, row: Row) -> None:
+    """Raise InputError for a row that needs another which is not there, or an external id that
+    another person has."""
+    face = getattr(row, "face", None)
+    if isinstance(row, Crop | Ruling) and view.get(EnrolledFace, row.face) is None:
+        raise InputError(f"A {row.kind} needs its face; there is no face {face}.")
+    people: tuple[str, ...] = ()
+    if isinstance(row, EnrolledFace | Ruling):
+        people = (row.person,)
+    elif isinstance(row, Apart):
+        people = (row.first, row.second)
+    for person in people:
+        if view.get(Person, person) is None:
+            raise InputError(
+                f"A row of the kind {row.kind} needs its person; there is nobody with the id "
+                f"{person:.80}."
+            )
+    if isinstance(row, Person) and row.external_id is not None:
+        for other in view.find(Person, external_id=row.external_id):
+            if other.id != row.id:
+                raise InputError(
+                    f"An external id should be one person's; {row.external_id} is that of "
+                    f"{other.name}. Choose another, or enrol into that person."
+                )
 
 
 SCHEMES = {

@@ -10,6 +10,7 @@ from facenet.images.decode import (
     is_many,
     load_image,
     load_images,
+    load_with_digest,
 )
 from facenet.images.header import SUFFIXES, Header, read_header
 
@@ -25,5 +26,6 @@ __all__ = [
     "is_many",
     "load_image",
     "load_images",
+    "load_with_digest",
     "read_header",
 ]

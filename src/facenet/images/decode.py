@@ -8,6 +8,7 @@ CMYK is converted. Nothing is fetched from the network.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import threading
@@ -82,6 +83,19 @@ def load_image(
         return _from_pil(source, limits)
     data, name = _read(source, limits)
     return decode(data, name=name, limits=limits)
+
+
+def load_with_digest(
+    source: ImageSource, *, color: str = "rgb", limits: ImageLimits = LIMITS
+) -> tuple[ImageArray, str]:
+    """A picture as `load_image` gives it, (H, W, 3), and what tells it from others: a SHA-256 in
+    hex, of the bytes of a file, of the shape and pixels of an array or a PIL image."""
+    if isinstance(source, np.ndarray) or _is_pil(source):
+        pixels = load_image(source, color=color, limits=limits)
+        shape = repr(pixels.shape).encode()
+        return pixels, hashlib.sha256(shape + pixels.tobytes()).hexdigest()
+    data, name = _read(source, limits)
+    return decode(data, name=name, limits=limits), hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes, *, name: str = "the picture", limits: ImageLimits = LIMITS) -> ImageArray:

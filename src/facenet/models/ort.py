@@ -6,9 +6,7 @@ that was asked for and is not there is an error.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,13 @@ from numpy.typing import NDArray
 
 from facenet.errors import EngineError
 from facenet.models.engine import EngineSettings, Shape, check_feeds
+from facenet.runtime import failures, runtime
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-
-
-def runtime() -> Any:
-    """The module `onnxruntime`, imported with its usage reports switched off.
-
-    Its builds from 1.31 on report their use to Microsoft unless told not to before the import.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
 
 
 def available() -> list[str]:
@@ -79,7 +67,7 @@ class OrtEngine:
         check_feeds(self._inputs, feeds)
         try:
             values = self._session.run(self._outputs, dict(feeds))
-        except _failures() as error:
+        except failures() as error:
             raise EngineError(f"ONNX Runtime could not run the graph: {error}") from error
         return dict(zip(self._outputs, values, strict=True))
 
@@ -94,15 +82,6 @@ class OrtEngine:
         }
 
 
-@cache
-def _failures() -> tuple[type[Exception], ...]:
-    """Everything ONNX Runtime raises; its own exceptions have no common class."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as inner
-
-    own = [kind for kind in vars(inner).values() if isinstance(kind, type)]
-    return (*(k for k in own if issubclass(k, Exception)), RuntimeError, ValueError, OSError)
-
-
 def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
@@ -114,7 +93,7 @@ def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=[provider], enable_fallback=0
         )
-    except _failures() as error:
+    except failures() as error:
         raise EngineError(f"ONNX Runtime could not load {path}: {error}") from error
     session.disable_fallback()  # or a failing device would be left for the CPU during `run`
     if session.get_providers()[0] != provider:

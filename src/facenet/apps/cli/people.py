@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facenet.apps.cli.flags import Deciding, Identifying, Output, Places, Recognition, command
+from facenet.apps.cli.gallery import Among, opened
 from facenet.apps.cli.outlet import bar, note, print_csv, print_faces, print_json
+from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.photos import FaceRows
@@ -23,11 +25,14 @@ COLUMNS = (
     *("photo", "box", "detection_score", "person"),
     *("similarity", "threshold", "fmr", "best_candidate", "fpir"),
 )
+GALLERY_COLUMNS = (*COLUMNS, "person_id", "runner_up", "margin", "reason")
 
 
 @command
 def verify(
-    a: Annotated[Path, typer.Argument(help="A photo with one face.")],
+    a: Annotated[
+        Path, typer.Argument(help="A photo with one face, or with --gallery a person's name or id.")
+    ],
     b: Annotated[Path, typer.Argument(help="Another photo with one face.")],
     output: Output,
     deciding: Deciding,
@@ -37,8 +42,16 @@ def verify(
         float | None,
         typer.Option(help="With a calibration: share of pairs of one person among yours."),
     ] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Enrolled people, of whom A is one.")] = None,
 ) -> int:
-    """Do two photos show the same person? Exit code 0: yes, 1: no."""
+    """Do two photos show the same person? Exit code 0: yes, 1: no.
+
+    With --gallery: does a photo show this enrolled person?
+    """
+    if gallery and prior is not None:
+        raise SettingsError("prior is for two photos; leave it out with --gallery.")
+    if gallery:
+        return _verify_enrolled((gallery, str(a), b), output, deciding, recognition, select=select)
     recognizer = recognition.recognizer(calibration=deciding.calibration)
     answer = recognizer.verify(
         a, b, fmr=deciding.fmr, threshold=deciding.threshold, prior=prior, select=select
@@ -49,11 +62,21 @@ def verify(
 
 @command
 def identify(
-    known: Annotated[Path, typer.Argument(help="Folder of people: a file or sub-folder each.")],
-    photos: Places,
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of people (a file or sub-folder each; not with --gallery), then photos or "
+            "folders of photos.",
+            metavar="[KNOWN] PHOTO",
+        ),
+    ],
     output: Output,
     deciding: Identifying,
     recognition: Recognition,
+    among: Among,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Enrolled people, in place of KNOWN.")
+    ] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
 ) -> int:
     """Name every face of photos, or call it unknown.
@@ -61,22 +84,18 @@ def identify(
     Exit code 0: somebody was named, 1: nobody, 2: there was no face, or something went wrong.
     Prints CSV, or JSON with --json: photo, box, detection_score, person (empty or null when
     unknown), similarity, threshold, fmr (false-match rate of the threshold), best_candidate,
-    fpir (how often a stranger would be named at it, over all known people).
+    fpir (how often a stranger would be named at it, over all known people); with --gallery also
+    person_id, runner_up, margin and reason (why a face is unknown).
     """
-    from facenet.apps.jobs.people import name_photos
-    from facenet.apps.jobs.photos import find_photos
-
-    recognizer = recognition.recognizer(calibration=deciding.calibration)
-    found = find_photos(photos)
-    recognizer.threshold(**deciding.rates())  # refused before the work
-    enrolment = recognizer.enrol(known)
-    for _, reason in enrolment.refused:
-        note(f"Not enrolled: {reason}")
-    people = enrolment.people
-    threshold = recognizer.threshold(**deciding.rates(), comparisons=len(people.names))
-    with bar("photos") as done:
-        named = name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
-    print_faces(named, COLUMNS, output.json)
+    if gallery:
+        asked = deciding.rates() | among.asked()
+        named = _among_enrolled(
+            gallery, places, asked, recognition, calibration=deciding.calibration, draw=draw
+        )
+    else:
+        among.require_unused()
+        named = _among_known(places, deciding, recognition, draw=draw)
+    print_faces(named, GALLERY_COLUMNS if gallery else COLUMNS, output.json)
     return _code(named)
 
 
@@ -96,6 +115,73 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
         rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
         print_csv(["photo", *names], rows)
     return 0
+
+
+def _verify_enrolled(
+    asked: tuple[Path, str, Path],
+    output: Output,
+    deciding: Deciding,
+    recognition: Recognition,
+    *,
+    select: str | None,
+) -> int:
+    """Does a photo show an enrolled person? asked: the gallery, the person, the photo."""
+    place, who, photo = asked
+    with opened(place, recognition, deciding.calibration) as gallery:
+        answer = gallery.verify(who, photo, **deciding.rates(), select=select)
+    if output.json:
+        print_json(answer.to_dict())
+    else:
+        verdict, sign = ("it is", ">=") if answer.match else ("it is not", "<")
+        rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}, {answer.fmr_source}"
+        print(
+            f"{verdict} {answer.person}: similarity {answer.similarity:.3f} {sign} "
+            f"{answer.threshold:.3f} (false-match rate {rate}; {answer.comparisons} faces)"
+        )
+    return 0 if answer.match else 1
+
+
+def _among_known(
+    places: list[Path], deciding: Identifying, recognition: Recognition, *, draw: Path | None
+) -> FaceRows:
+    """Name faces among the people of a folder, the first of the places."""
+    from facenet.apps.jobs.people import name_photos
+    from facenet.apps.jobs.photos import find_photos
+
+    if len(places) < 2:
+        raise SettingsError(
+            "identify needs a folder of known people and then photos; got one place. Give both, or "
+            "people who are enrolled with --gallery."
+        )
+    recognizer = recognition.recognizer(calibration=deciding.calibration)
+    found = find_photos(places[1:])
+    recognizer.threshold(**deciding.rates())  # refused before the work
+    enrolment = recognizer.enrol(places[0])
+    for _, reason in enrolment.refused:
+        note(f"Not enrolled: {reason}")
+    people = enrolment.people
+    threshold = recognizer.threshold(**deciding.rates(), comparisons=len(people.names))
+    with bar("photos") as done:
+        return name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
+
+
+def _among_enrolled(
+    place: Path,
+    photos: list[Path],
+    asked: dict[str, Any],
+    recognition: Recognition,
+    *,
+    calibration: str,
+    draw: Path | None,
+) -> FaceRows:
+    """Name faces among the people of a gallery."""
+    from facenet.apps.jobs.people import name_enrolled
+    from facenet.apps.jobs.photos import find_photos
+
+    found = find_photos(photos)
+    with opened(place, recognition, calibration) as gallery, bar("photos") as done:
+        question = gallery.question(**asked)
+        return name_enrolled(found, gallery, question, draw=draw, done=done)
 
 
 def _sentence(answer: Verification) -> str:

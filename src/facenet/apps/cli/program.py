@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from facenet import __version__
-from facenet.apps.cli import bench, calibrate, challenges, doctor, evaluate, faces, models, people
+from facenet.apps.cli import (
+    bench,
+    calibrate,
+    challenges,
+    corrections,
+    doctor,
+    enroll,
+    evaluate,
+    faces,
+    gallery,
+    models,
+    people,
+    upkeep,
+)
 
 app = typer.Typer(
     name="facenet",
@@ -27,7 +40,11 @@ for verb in (
     faces.embed,
 ):
     app.command()(verb)
+app.command()(enroll.enroll)
 app.command()(calibrate.calibrate)
+for verb in corrections.VERBS + upkeep.VERBS:
+    gallery.app.command()(verb)
+app.add_typer(gallery.app, name="gallery")
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 for verb in (challenges.ijb, challenges.megaface):

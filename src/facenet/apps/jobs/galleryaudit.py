@@ -18,7 +18,8 @@ import numpy as np
 
 from facenet.apps.jobs.reporting import face_jpeg
 from facenet.errors import ImageError, MissingExtraError, SettingsError
-from facenet.files import written
+from facenet.files import require_writable, written
+from facenet.galleries import Gallery
 from facenet.gallery.audit import (
     KINDS,
     AuditRules,
@@ -29,6 +30,8 @@ from facenet.gallery.audit import (
     wrong_labels,
 )
 from facenet.gallery.calibrate import lowest_fmr, similarity_at
+from facenet.gallery.decide import active_space
+from facenet.gallery.judgement import EnrolmentRules
 from facenet.gallery.records import Crop, EnrolledFace, Person, VectorBlock
 from facenet.gallery.store import View
 from facenet.images import load_image
@@ -62,6 +65,31 @@ def audit_rules(table: FmrTable | None, lowest: Mapping[str, float] | None = Non
         )
     levels = [similarity_at(table, max(rate, lowest_fmr(table))) for rate in (SAME, OTHER, DOUBLE)]
     return AuditRules(levels[0], levels[1], levels[2], dict(lowest or {}))
+
+
+def audit_gallery(gallery: Gallery, place: str, *, page: Path | None) -> dict[str, Any]:
+    """Look a gallery through by the rates of its model, and write the page where one is wanted.
+
+    Raises SettingsError when the rates of its model are not known.
+    """
+    if page:
+        require_writable(page)
+    rules = audit_rules(gallery.rates.table, _lowest(gallery.rules))
+    with gallery.store.read() as view:
+        values = audit_values(view, active_space(view).contract, rules, place)
+        if page:
+            write_page(view, values, page)
+    return values
+
+
+def _lowest(rules: EnrolmentRules) -> dict[str, float]:
+    """The measures that enrolment asks for, and their bounds."""
+    bounds = {
+        "face_size": rules.min_face_size,
+        "sharpness": rules.min_sharpness,
+        "detection_score": rules.min_detection_score,
+    }
+    return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
 def audit_values(view: View, contract: str, rules: AuditRules, place: str) -> dict[str, Any]:

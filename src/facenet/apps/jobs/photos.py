@@ -92,9 +92,14 @@ def face_rows(
     Raises InputError, before anything is written, where a copy would replace one of the photos.
     """
     if draw:
-        _spare_photos(photos, draw)
+        spare_photos(photos, draw)
+    return rows_of(look(photos, stage, done), describe, draw=draw)
+
+
+def rows_of(answers: Iterable[Answer], describe: Describe, *, draw: Path | None) -> FaceRows:
+    """Describe every face of what was seen, and write annotated copies below `draw`."""
     found = FaceRows()
-    for answer in look(photos, stage, done):
+    for answer in answers:
         if answer.problem:
             found.problems.append(answer.problem)
             continue
@@ -115,7 +120,8 @@ def drawn(photo: Photo, folder: Path) -> Path:
     return folder / (relative if as_is else relative.with_name(f"{relative.name}.png"))
 
 
-def _spare_photos(photos: Sequence[Photo], folder: Path) -> None:
+def spare_photos(photos: Sequence[Photo], folder: Path) -> None:
+    """Raise InputError where an annotated copy below a folder would replace one of the photos."""
     originals = {os.path.realpath(photo.path) for photo in photos}
     for photo in photos:
         target = drawn(photo, folder)

@@ -1,0 +1,1 @@
+"""What `scripts/crash` does to a gallery: kills, power cuts, failing disks."""

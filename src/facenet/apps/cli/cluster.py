@@ -1,0 +1,83 @@
+"""`facenet cluster`: whose faces are in these photos?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facenet.apps.cli.flags import Output, Recognition, command, flag
+from facenet.apps.cli.outlet import bar, note, note_faceless, print_json, print_rows
+
+if TYPE_CHECKING:
+    from facenet.apps.jobs.clustering import Clustering, ClusteredPhotos
+
+COLUMNS = ("photo", "box", "detection_score", "cluster", "size")
+NAMED = (*COLUMNS, "person", "person_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """When faces are one person."""
+
+    method: str = flag(
+        "template",
+        "template, average, whispers, dbscan, hdbscan, facenet-dbscan or facenet-whispers.",
+    )
+    fmr: float | None = flag(None, "False-match rate of two faces to decide at.  [default: 3e-6]")
+    threshold: float | None = flag(None, "Similarity to decide at, in place of a rate.")
+    collages: bool = flag(False, "Faces of one photo may be one person: collages, mirrors.")
+    samples: int = flag(1, "dbscan: faces that the core of a cluster needs.")
+    seed: int = flag(0, "whispers: seed of the order in which faces are visited.")
+    calibration: str = flag(
+        "auto", "Whose rates: auto (your own where measured), card, or a file of calibrate."
+    )
+    no_cache: bool = flag(False, "Do not remember faces for the next run, nor use those kept.")
+
+    def how(self) -> Clustering:
+        """What these flags ask for. Raises SettingsError for a method that there is not."""
+        from facenet.apps.jobs.clustering import Clustering
+
+        values = asdict(self)
+        del values["calibration"]
+        return Clustering(remember=not values.pop("no_cache"), **values)
+
+
+@command
+def cluster(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    output: Output,
+    grouping: Grouping,
+    recognition: Recognition,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder of the album; run again, it keeps names.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="Of OUT: folders (a copy of each photo) or album (a page).")
+    ] = "folders",
+) -> int:
+    """Put the faces of photos into clusters, one per person.
+
+    Prints CSV, or JSON with --json: photo, box, detection_score, cluster (0 is the biggest) and
+    its size. With OUT also an album is written, whose people can be named and corrected; OUT
+    holds face vectors, which are biometric data. Exit code 2 when a photo could not be used.
+    """
+    from facenet.apps.jobs import clustering as job
+
+    found, how = job.photos_in(photos), grouping.how()
+    recognizer = recognition.recognizer(calibration=grouping.calibration)
+    if out:
+        return _album((photos, out, layout), found, how, recognizer, output)
+    with bar("photos") as done:
+        clustered = job.cluster_photos(found, recognizer, how, done=done)
+    return _show(clustered, COLUMNS, output)
+
+
+def _show(clustered: ClusteredPhotos, columns: tuple[str, ...], output: Output) -> int:
+    print_json(clustered.rows) if output.json else print_rows(clustered.rows, columns)
+    note_faceless(clustered.faceless)
+    for text in (*clustered.notes, *clustered.problems):
+        note(text)
+    return 2 if clustered.problems else 0

@@ -1,0 +1,253 @@
+"""`facenet gallery create | add | import | list | show | search | export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facenet.apps.cli.flags import Detection, Output, Recognition, command, flag
+from facenet.apps.cli.outlet import bar, note, print_json, print_rows
+
+if TYPE_CHECKING:
+    from facenet.galleries import Gallery
+    from facenet.gallery.records import Space
+
+app = typer.Typer(
+    help="Galleries: people who are enrolled, kept in one file.", no_args_is_help=True
+)
+
+Place = Annotated[Path, typer.Argument(help="The gallery, one file.", metavar="GALLERY")]
+Who = Annotated[str, typer.Argument(help="A person: name, id or external id.", metavar="PERSON")]
+Allow = Annotated[
+    str,
+    typer.Option(
+        help="Reasons that do not count, with commas: several_faces, too_small, blurred, "
+        "extreme_pose, low_score, conflict, unlike."
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only people with this in their metadata.", metavar="NAME=VALUE"),
+]
+PEOPLE = ("id", "name", "external_id", "faces", "metadata")
+FACES = ("id", "source", "box", "quality", "measures")
+REFUSED = ("photo", "person", "reasons", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """Which enrolled people count, and how; options of a gallery alone."""
+
+    where: list[str] | None = flag(None, "Gallery: only people with this metadata, NAME=VALUE.")
+    template: bool = flag(False, "Gallery: compare with pooled faces, not the best one.")
+    repeat: bool = flag(False, "Gallery: a person may be in a photo several times.")
+
+    def asked(self) -> dict[str, Any]:
+        """As `Gallery.question` takes them."""
+        where = metadata_of(self.where)
+        return {"where": where, "template": self.template, "once": not self.repeat}
+
+    def require_unused(self) -> None:
+        """Raise SettingsError when one of them is given."""
+        from facenet.errors import SettingsError
+
+        given = [f"--{entry.name}" for entry in fields(self) if getattr(self, entry.name)]
+        if given:
+            raise SettingsError(
+                f"{' and '.join(given)} is for people in a gallery: give --gallery too."
+            )
+
+
+def opened(place: Path, detection: Detection, calibration: str = "auto") -> Gallery:
+    """The gallery of a command, with a recognizer of its own model and these options."""
+    from facenet.faces.embed import FLIPPED
+    from facenet.galleries import Gallery
+    from facenet.recognizer import Recognizer
+
+    gallery = Gallery.open(place)
+    space = gallery.space
+    if isinstance(detection, Recognition):
+        _require_same(detection, space)
+    recognizer = Recognizer(
+        **Detection.options(detection),
+        model=space.model,
+        precision=space.precision,
+        flip=space.contract.endswith(FLIPPED),
+        calibration=calibration,
+    )
+    return Gallery(gallery.store, recognizer=recognizer)
+
+
+def _require_same(given: Recognition, space: Space) -> None:
+    """Raise ContractError when another model is asked for than that of the gallery."""
+    from facenet.errors import ContractError
+    from facenet.models.catalog import find_card
+
+    asked = given.model != Recognition().model or given.flip or given.precision != "fp32"
+    flip = space.contract.endswith("+flip")
+    mine = (find_card(given.model, kind="embedder").name, given.precision, given.flip)
+    if asked and mine != (space.model, space.precision, flip):
+        raise ContractError(
+            f"The gallery is of {space.model} in {space.precision}{' with flip' if flip else ''}; "
+            f"{given.model} in {given.precision}{' with flip' if given.flip else ''} was asked "
+            "for. Leave model, precision and flip out: the gallery knows its own."
+        )
+
+
+def metadata_of(pairs: list[str] | None) -> dict[str, str] | None:
+    """NAME=VALUE texts as a mapping; None without any. Raises SettingsError for another form."""
+    from facenet.errors import SettingsError
+
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise SettingsError(f"Metadata should be given as NAME=VALUE; got {pair:.80}.")
+    return {pair.split("=", 1)[0]: pair.split("=", 1)[1] for pair in pairs} if pairs else None
+
+
+def reasons(allow: str) -> list[str]:
+    """The codes of a list with commas."""
+    return [code.strip() for code in allow.split(",") if code.strip()]
+
+
+@app.command()
+@command
+def create(
+    place: Place,
+    output: Output,
+    recognition: Recognition,
+    keep_crops: Annotated[
+        bool, typer.Option("--keep-crops", help="Keep pictures of faces.")
+    ] = False,
+) -> int:
+    """Make an empty gallery. Its model is chosen here, for good."""
+    from facenet.galleries import Gallery
+
+    named = {name: getattr(recognition, name) for name in ("model", "precision", "flip")}
+    with Gallery.create(place, keep_crops=keep_crops, **named) as gallery:
+        space = gallery.space
+    made = {"gallery": str(place), "model": space.model, "contract": space.contract}
+    print_json(made) if output.json else print(f"{place}: an empty gallery of {space.model}")
+    return 0
+
+
+@app.command()
+@command
+def add(
+    place: Place,
+    name: Annotated[str, typer.Argument(help="Name of the new person.")],
+    output: Output,
+    external_id: Annotated[str | None, typer.Option(help="Their id elsewhere, unique.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Metadata.", metavar="NAME=VALUE")
+    ] = None,
+) -> int:
+    """Add a person without a photo. Two people may bear one name."""
+    from facenet.galleries import Gallery
+
+    with Gallery.open(place) as gallery:
+        person = gallery.add(name, external_id=external_id, metadata=metadata_of(set_))
+    print_json(asdict(person)) if output.json else print(f"{person.id} {person.name}")
+    return 0
+
+
+@app.command("import")
+@command
+def import_(
+    place: Place,
+    source: Annotated[
+        Path, typer.Argument(help="Folder of people, list (person,photo) or export.")
+    ],
+    output: Output,
+    detection: Detection,
+    allow: Allow = "",
+    report: Annotated[Path | None, typer.Option(help="CSV of what came of each photo.")] = None,
+) -> int:
+    """Enrol many people: a folder each, a CSV list, or an exported gallery.
+
+    Run it again after an interruption: what is enrolled is passed over. Exit code 1 when photos
+    were refused.
+    """
+    from facenet.apps.jobs.enrolling import import_any
+
+    with opened(place, detection) as gallery, bar("photos") as done:
+        made = import_any(gallery, source, allow=reasons(allow), report=report, done=done)
+    if output.json:
+        print_json(made.to_dict())
+    else:
+        print(made.text())
+        for row in made.refused:
+            note(f"{row['photo']} was not enrolled as {row['person']}. {row['why']}")
+    return 1 if made.refused else 0
+
+
+@app.command("list")
+@command
+def list_people(place: Place, output: Output, where: Where = None) -> int:
+    """List the people of a gallery."""
+    from facenet.apps.jobs.galleryfacts import person_rows
+    from facenet.galleries import Gallery
+
+    with Gallery.open(place) as gallery:
+        rows = person_rows(gallery, metadata_of(where))
+    print_json(rows) if output.json else print_rows(rows, PEOPLE)
+    return 0
+
+
+@app.command()
+@command
+def show(place: Place, output: Output, who: Annotated[str | None, typer.Argument()] = None) -> int:
+    """Show a person and their faces, or what the gallery is."""
+    from facenet.apps.jobs.galleryfacts import gallery_facts, person_facts
+    from facenet.galleries import Gallery
+
+    with Gallery.open(place) as gallery:
+        facts = person_facts(gallery, who) if who else gallery_facts(gallery)
+    if output.json:
+        print_json(facts)
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in facts.items() if name != "faces_"))
+        print_rows(facts.get("faces_", []), FACES) if who else None
+    return 0
+
+
+@app.command()
+@command
+def search(
+    place: Place,
+    photo: Annotated[Path, typer.Argument(help="A photo with one face.")],
+    output: Output,
+    detection: Detection,
+    top: Annotated[int, typer.Option(help="People to show.", min=1)] = 5,
+    where: Where = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Compare with pooled faces.")
+    ] = False,
+) -> int:
+    """Who looks most like the face of a photo, whatever the similarity? No decision is made."""
+    with opened(place, detection) as gallery:
+        found = gallery.search(photo, top, where=metadata_of(where), template=template)
+    rows = [candidate.to_dict() for candidate in found]
+    columns = ("person", "person_id", "similarity", "face")
+    print_json(rows) if output.json else print_rows(rows, columns)
+    return 0 if rows else 1
+
+
+@app.command()
+@command
+def export(
+    place: Place,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    output: Output,
+) -> int:
+    """Write a whole gallery as plain files: JSON Lines and safetensors. It is biometric data."""
+    from facenet.galleries import Gallery
+    from facenet.gallery.exchange import export_gallery
+
+    with Gallery.open(place) as gallery, bar("faces") as done:
+        made = export_gallery(gallery.store, folder, done)
+    people, faces = made["people"], made["faces"]
+    print_json(made) if output.json else print(f"{folder}: {people:,} people, {faces:,} faces")
+    return 0

@@ -1,0 +1,109 @@
+"""What a gallery, its people and its journal are, as plain values and in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from facenet.galleries import Gallery
+from facenet.gallery.backup import RestoreReport
+from facenet.gallery.corrections import Change
+from facenet.gallery.records import EnrolledFace, Entry, Person, Ruling, Space
+from facenet.gallery.verifying import VerifyReport
+
+
+def gallery_facts(gallery: Gallery) -> dict[str, Any]:
+    """Counts, the model, what is kept."""
+    with gallery.store.read() as view:
+        spaces = view.find(Space)
+        facts = {
+            "gallery": gallery.store.place,
+            "people": view.count(Person),
+            "faces": view.count(EnrolledFace),
+            "rulings": view.count(Ruling),
+            "revision": view.revision,
+        }
+    space = gallery.space
+    return {
+        **facts,
+        "model": space.model,
+        "precision": space.precision,
+        "contract": space.contract,
+        "dimension": space.dimension,
+        "other_models": [f"{one.model} ({one.state})" for one in spaces if one != space],
+        "keep_crops": gallery.keep_crops,
+    }
+
+
+def person_facts(gallery: Gallery, who: str) -> dict[str, Any]:
+    """A person, and each of their faces under "faces_"."""
+    person = gallery.person(who)
+    faces = [asdict(face) for face in gallery.faces(person.id)]
+    return {**asdict(person), "faces": len(faces), "faces_": faces}
+
+
+def person_rows(gallery: Gallery, where: dict[str, str] | None) -> list[dict[str, Any]]:
+    """People with these metadata, each with the number of their faces."""
+    people = gallery.people(where)
+    with gallery.store.read() as view:
+        counts = [view.count(EnrolledFace, person=person.id) for person in people]
+    return [
+        {**asdict(person), "faces": count} for person, count in zip(people, counts, strict=True)
+    ]
+
+
+def change_facts(change: Change) -> dict[str, Any]:
+    """What a correction did."""
+    return asdict(change)
+
+
+def change_text(change: Change) -> str:
+    """What a correction did, for a person."""
+    if change.entry is None:
+        return f"{change.action}: there was nothing to change"
+    who = f"; {change.person.name} ({change.person.id})" if change.person else ""
+    faces = f", {change.faces:,} faces" if change.faces else ""
+    gone = change.action == "delete"
+    back = "; gone for good" if gone else f"; take it back with `undo --entry {change.entry}`"
+    return f"{change.action}{faces}{who}{back}"
+
+
+def entry_facts(entry: Entry) -> dict[str, Any]:
+    """A line of the journal; "undoable": whether `undo` may take it back."""
+    when = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "id": entry.id,
+        "time": when,
+        "action": entry.action,
+        "people": list(entry.people),
+        "undone": entry.undone,
+        "undoable": entry.undo is not None and not entry.undone,
+    }
+
+
+def report_text(report: VerifyReport) -> str:
+    """Whether a gallery is whole, for a person."""
+    found = f"{len(report.problems)} problems" if report.problems else "all of it is sound"
+    lines = [f"{report.place}: {report.people:,} people, {report.faces:,} faces; {found}"]
+    return "\n".join([*lines, *(f"  {problem}" for problem in report.problems)])
+
+
+def restore_facts(made: RestoreReport) -> dict[str, Any]:
+    """What a restore did."""
+    erased = {"erased_again": made.erased, "erasures_known": made.known}
+    return {**made.report.to_dict(), "place": made.place, "aside": made.aside, **erased}
+
+
+def restore_text(made: RestoreReport) -> str:
+    """What a restore did, for a person."""
+    lines = [report_text(replace(made.report, place=made.place))]
+    if made.aside:
+        lines.append(f"What was there is now {made.aside}")
+    if made.erased:
+        lines.append(f"{made.erased:,} people and faces that were deleted since were deleted again")
+    if not made.known:
+        lines.append(
+            "What was deleted since the backup could not be read from the old file: delete it again"
+        )
+    return "\n".join(lines)

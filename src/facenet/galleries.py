@@ -1,0 +1,381 @@
+"""The front door to people who are kept: photos in, people enrolled, faces named.
+
+A `Gallery` is a store with a recognizer. It is of one embedding contract at a time, and vectors of
+another never enter it. Photos are whatever `facenet.images.load_image` takes. People are meant by
+name, id or external id; by id where two bear one name. Whatever is changed is in the journal, and
+can be taken back with `undo` unless it was a deletion.
+
+    >>> with facenet.Gallery.create("people.db") as gallery:  # doctest: +SKIP
+    ...     gallery.enroll("Grace Hopper", "hopper.jpg")
+    ...     gallery.identify("party.jpg")
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from facenet.errors import ContractError, ImageError, StorageError
+from facenet.faces.embed import FLIPPED
+from facenet.gallery import decide
+from facenet.gallery.answers import (
+    Candidate,
+    GalleryIdentification,
+    PersonVerification,
+    Question,
+)
+from facenet.gallery.calibrate import Threshold
+from facenet.gallery.enrolment import Enrolled, Enrollee, enrol
+from facenet.gallery.index import IDENTITY, Index
+from facenet.gallery.judgement import Enrolment, EnrolmentRules, Sighting
+from facenet.gallery.levels import Rates
+from facenet.gallery.records import EnrolledFace, Setting, Space
+from facenet.gallery.register import Register
+from facenet.gallery.snapshot import snapshot_path
+from facenet.gallery.store import Store, open_store
+from facenet.images import is_many, load_with_digest
+from facenet.models.calibration import Calibration, calibration_from_dict
+from facenet.recognizer import Recognizer
+from facenet.sightings import look, require_fit, space_named, space_of
+from facenet.types import Face, Faces
+
+KEEP_CROPS, CALIBRATION = "keep_crops", "calibration"
+"""Names of settings: "1" where pictures of faces are kept; rates and probabilities as JSON."""
+AT_ONCE = 64
+"""Photos of a person that are enrolled in one draft."""
+SNAPSHOT_FROM = 20_000
+"""Faces from which closing a gallery writes its index beside it, for the next start."""
+
+
+class Gallery(Register):
+    """People kept in a store. Make one with `create`, come back to it with `open`.
+
+    rules: of enrolment, by default `EnrolmentRules()`; its bound on detection scores is left out
+    with another detector than MTCNN. As a context manager it closes at the end.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        recognizer: Recognizer | None = None,
+        rules: EnrolmentRules | None = None,
+    ) -> None:
+        super().__init__(store)
+        self._given, self._rules = recognizer, rules
+        self._index: tuple[Space, Index] | None = None
+        self._built: tuple[Space, Recognizer] | None = None
+        if recognizer is not None:
+            require_fit(self.space, recognizer)
+
+    @classmethod
+    def create(
+        cls,
+        place: str | Path,
+        *,
+        recognizer: Recognizer | None = None,
+        model: str | None = None,
+        precision: str = "fp32",
+        flip: bool = False,
+        keep_crops: bool = False,
+    ) -> Gallery:
+        """A new gallery in a file (or at an address) where there is none.
+
+        model, precision, flip: of the embedder, for good; those of `recognizer` where one is
+        given. keep_crops: keep a small picture of each enrolled face. Raises GalleryError when
+        there is a gallery already, StorageError when there cannot be one, UnknownModelError.
+        """
+        space = space_of(recognizer) if recognizer else space_named(model, precision, flip)
+        store = open_store(place, create=True)
+        with ExitStack() as undone:
+            undone.callback(store.close)
+            with store.write() as draft:
+                draft.put(space)
+                if draft.get(Setting, IDENTITY) is None:
+                    draft.put(Setting(IDENTITY, secrets.token_hex(16)))
+                draft.put(Setting(KEEP_CROPS, "1" if keep_crops else "0"))
+            gallery = cls(store, recognizer=recognizer)
+            undone.pop_all()
+        return gallery
+
+    @classmethod
+    def open(
+        cls,
+        place: str | Path,
+        *,
+        recognizer: Recognizer | None = None,
+        rules: EnrolmentRules | None = None,
+    ) -> Gallery:
+        """The gallery in a file or at an address.
+
+        recognizer: by default one of the gallery's own model, loaded when it is needed. Raises
+        GalleryError when there is none or it cannot be used, DamagedGalleryError, ContractError
+        for a recognizer of another model.
+        """
+        store = open_store(place)
+        with ExitStack() as undone:
+            undone.callback(store.close)
+            gallery = cls(store, recognizer=recognizer, rules=rules)
+            undone.pop_all()
+        return gallery
+
+    def close(self) -> None:
+        """Let go of the file. A large gallery leaves its index beside it for the next start."""
+        if self._index and len(self._index[1]) >= SNAPSHOT_FROM:
+            with suppress(StorageError):  # a copy of what the store has: it can be made again
+                self._index[1].save()
+        self._index = None
+        self.store.close()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- what it is
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The one that was given, or one of the gallery's own model.
+
+        Raises ContractError when its model is not the gallery's (any more).
+        """
+        space = self.space
+        if self._given is None and (self._built is None or self._built[0] != space):
+            flip = space.contract.endswith(FLIPPED)
+            built = Recognizer(model=space.model, precision=space.precision, flip=flip)
+            self._built = (space, built)
+        recognizer = self._given or (self._built[1] if self._built else Recognizer())
+        require_fit(space, recognizer)
+        return recognizer
+
+    @property
+    def index(self) -> Index:
+        """What searches the active space; it brings itself to the store's revision."""
+        space = self.space
+        if self._index is None or self._index[0].contract != space.contract:
+            file = self._file
+            snapshot = snapshot_path(file, space.contract) if file else None
+            self._index = (space, Index(self.store, space.contract, snapshot=snapshot))
+        return self._index[1]
+
+    @property
+    def keep_crops(self) -> bool:
+        """Whether small pictures of enrolled faces are kept."""
+        return self._setting(KEEP_CROPS) == "1"
+
+    @property
+    def rules(self) -> EnrolmentRules:
+        """Bounds of enrolment."""
+        if self._rules is not None:
+            return self._rules
+        detection = self.recognizer.detection
+        other = detection and not detection.startswith("mtcnn")
+        return EnrolmentRules(min_detection_score=None) if other else EnrolmentRules()
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration that is kept in the gallery, else the recognizer's, or None."""
+        kept = self._setting(CALIBRATION)
+        if kept:
+            return calibration_from_dict(json.loads(kept), origin="the gallery's calibration")
+        return self.recognizer.calibration
+
+    def keep_calibration(self, calibration: Calibration | None) -> None:
+        """Keep a calibration in the gallery: its rates then decide wherever the file goes. None
+        removes it. Raises ContractError for one of another model."""
+        space = self.space
+        if calibration is not None and calibration.contract != space.contract:
+            raise ContractError(
+                f"The calibration should be of {space.contract}; it is of "
+                f"{calibration.contract:.200}. Calibrate with the gallery's model."
+            )
+        with self.store.write() as draft:
+            if calibration is None:
+                draft.delete(Setting, CALIBRATION)
+            else:
+                draft.put(Setting(CALIBRATION, json.dumps(calibration.to_dict())))
+
+    # ---- enrolment and decisions
+
+    def look(self, photos: Any, *, crops: bool = False) -> Iterator[Sighting]:
+        """What is seen in each photo, in their order, a few read at a time.
+
+        A photo that cannot be read gives a sighting with its `problem`. crops: with pictures.
+        """
+        return look(self.recognizer, photos, crops=crops)
+
+    def enroll(
+        self,
+        person: str,
+        photos: Any,
+        *,
+        external_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        allow: Sequence[str] = (),
+    ) -> list[Enrolled]:
+        """Enrol photos of a person, new or not, one face each; an answer per photo.
+
+        person: name or id. external_id: tells two people of one name apart. allow: reasons that
+        do not count this time, of `facenet.gallery.judgement.ALLOWABLE`. A photo that is enrolled
+        already stays as it is. Photos are committed 64 at a time.
+        Raises UnknownPersonError when several people bear the name, SettingsError for `allow`,
+        InputError for a name, external id or metadata that nobody can have.
+        """
+        how = self.judging(allow)
+        whom = Enrollee(person, external_id, metadata)
+        whom.require_possible()
+        answers: list[Enrolled] = []
+        group: list[Sighting] = []
+        for sighting in self.look(photos, crops=self.keep_crops):
+            group.append(sighting)
+            if len(group) == AT_ONCE:
+                answers += self.enroll_seen(whom, group, how)
+                group = []
+        return answers + (self.enroll_seen(whom, group, how) if group else [])
+
+    def enroll_seen(
+        self, whom: Enrollee, sightings: Sequence[Sighting], how: Enrolment
+    ) -> list[Enrolled]:
+        """Enrol what was seen, all in one draft. Errors as in `enroll`."""
+        return enrol(self.store, self.index, whom, sightings, how)
+
+    def judging(self, allow: Sequence[str] = ()) -> Enrolment:
+        """How photos are judged here. Raises SettingsError for a reason that cannot be allowed."""
+        codes = (allow,) if isinstance(allow, str) else tuple(allow)
+        return Enrolment(self.rules, codes, self.rates.table)
+
+    def question(
+        self,
+        *,
+        fmr: float | None = None,
+        fpir: float | None = None,
+        threshold: float | None = None,
+        once: bool = True,
+        where: Mapping[str, Any] | None = None,
+        template: bool = False,
+    ) -> Question:
+        """How faces are to be identified, for `answer`; arguments and errors as in `identify`."""
+        self.rates.search(1, fmr=fmr, fpir=fpir, threshold=threshold)  # refused before the work
+        among = self._among(where)
+        count = self._comparisons(among, template)
+        level = self.rates.search(count, fmr=fmr, fpir=fpir, threshold=threshold)
+        return Question(level, count, once, among, template)
+
+    def answer(
+        self, faces: Faces, question: Question, *, photo: str = ""
+    ) -> list[GalleryIdentification]:
+        """Decide about the embedded faces of one photo; photo: its digest (`Sighting.photo`)."""
+        index = self.index
+        with self.store.read() as view:
+            return decide.identify_faces(view, index, faces, question, photo=photo)
+
+    def identify(
+        self,
+        photos: Any,
+        *,
+        fmr: float | None = None,
+        fpir: float | None = None,
+        threshold: float | None = None,
+        once: bool = True,
+        where: Mapping[str, Any] | None = None,
+        template: bool = False,
+    ) -> Any:
+        """Name every face of a photo, or call it unknown and say why.
+
+        fmr: rate of false matches of each comparison to decide at (default 1e-4); fpir: how often
+        a stranger may be named over the whole gallery, instead; threshold: a similarity, instead.
+        once: name a person at most once in a photo. where: metadata that people must have, such
+        as {"team": "a"}. template: compare with each person's pooled vector, not the best face.
+        Returns a list of `GalleryIdentification`, one per face; for a list of photos, a list of
+        lists. Raises ImageError for a photo that cannot be read, SettingsError for a rate that the
+        model's table does not reach.
+        """
+        asked = self.question(
+            fmr=fmr, fpir=fpir, threshold=threshold, once=once, where=where, template=template
+        )
+        answers = []
+        for sighting in self.look(photos):
+            if sighting.problem:
+                raise ImageError(sighting.problem)
+            answers.append(self.answer(sighting.faces, asked, photo=sighting.photo))
+        return answers if is_many(photos) else answers[0]
+
+    def verify(
+        self,
+        person: str,
+        photo: Any,
+        *,
+        fmr: float | None = None,
+        threshold: float | None = None,
+        select: str | None = None,
+        template: bool = False,
+    ) -> PersonVerification:
+        """Does a photo show this person? One face is expected, or chosen with `select`.
+
+        fmr: how often a stranger may pass, over all faces of the person together (default 1e-4).
+        template: compare with the person's pooled vector. Raises NoFaceError, SeveralFacesError,
+        UnknownPersonError, InputError for a person without faces.
+        """
+        who = self.person(person)
+        count = self._comparisons(frozenset([who.id]), template)
+        level = self.rates.person(count, fmr=fmr, threshold=threshold)
+        face, digest = self._one_face(photo, select)
+        index, asked = self.index, Question(level, max(count, 1), template=template)
+        with self.store.read() as view:
+            return decide.verify_person(view, index, face, who, asked, photo=digest)
+
+    def search(
+        self,
+        photo: Any,
+        k: int = 5,
+        *,
+        select: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        template: bool = False,
+    ) -> list[Candidate]:
+        """The k people who look most like the one face of a photo, whatever the similarity.
+
+        Arguments and errors as in `verify` and `identify`.
+        """
+        face, _ = self._one_face(photo, select)
+        asked = Question(Threshold(-1.0, None), 1, False, self._among(where), template)
+        index = self.index
+        with self.store.read() as view:
+            return decide.rank(view, index, face, asked, k)
+
+    # ---- inside
+
+    @property
+    def rates(self) -> Rates:
+        """What is known of the errors of the gallery's model."""
+        embedder = self.recognizer.embedder
+        return Rates(embedder.card, embedder.contract, self.calibration)
+
+    def _among(self, where: Mapping[str, Any] | None) -> frozenset[str] | None:
+        return None if where is None else frozenset(person.id for person in self.people(where))
+
+    def _comparisons(self, among: frozenset[str] | None, template: bool) -> int:
+        """Vectors that a face is compared with: faces, or people who have one."""
+        if among is None:
+            index = self.index
+            index.refresh()
+            return index.people if template else len(index)
+        with self.store.read() as view:
+            counts = [view.count(EnrolledFace, person=person) for person in among]
+        return sum(count > 0 for count in counts) if template else sum(counts)
+
+    def _one_face(self, photo: Any, select: str | None) -> tuple[Face, str]:
+        pixels, digest = load_with_digest(photo)
+        return self.recognizer.face(pixels, select=select), digest

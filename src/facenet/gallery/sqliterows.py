@@ -1,0 +1,373 @@
+"""A gallery file at one revision: rows and vectors, each checked against its seal as it is read.
+
+Beside the seals of single rows, a tally per kind and per space keeps how many rows there are and
+the sum of their seals (as incremental hashes of sets do: Bellare and Micciancio, 1997). Who reads
+all rows, in one call or in blocks one after the other, gets all of them or an error: a page that
+was dropped, doubled or brought back from an older day does not go unseen.
+"""
+
+from __future__ import annotations
+
+import operator
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, cast
+
+import numpy as np
+
+from facenet.errors import DamagedGalleryError, GalleryError
+from facenet.gallery.records import Changes, Key, Space, VectorBlock
+from facenet.gallery.seals import (
+    ADVICE,
+    SIZE,
+    TABLES,
+    Table,
+    Value,
+    decode,
+    number_of,
+    seal,
+)
+from facenet.gallery.sqlitefile import sqlite_errors
+from facenet.gallery.store import R, require_filters
+
+FACE_BITS = 40
+"""A vector's key is the number of its space times 2**40 plus the id of its face."""
+BLOCK = 500
+"""Values in one question to SQLite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows of a kind: how many, the sum of their seals as two numbers of 64 bits, and the last
+    number that was given out."""
+
+    count: int = 0
+    low: int = 0
+    high: int = 0
+    last: int = 0
+
+    def with_seals(self, seals: Iterable[bytes], sign: int = 1) -> Tally:
+        """The tally with rows more, or fewer where sign is -1."""
+        joined = b"".join(seals)
+        low, high = np.frombuffer(joined, "<u8").reshape(-1, 2).sum(axis=0, dtype=np.uint64)
+        return Tally(
+            self.count + sign * (len(joined) // SIZE),
+            (self.low + sign * int(low)) & 0xFFFFFFFFFFFFFFFF,
+            (self.high + sign * int(high)) & 0xFFFFFFFFFFFFFFFF,
+            self.last,
+        )
+
+    def with_seal(self, one: bytes, sign: int = 1) -> Tally:
+        """The tally with one row more or fewer; the same as `with_seals` of one, and quicker."""
+        low = int.from_bytes(one[:8], "little")
+        high = int.from_bytes(one[8:], "little")
+        return Tally(
+            self.count + sign,
+            (self.low + sign * low) & 0xFFFFFFFFFFFFFFFF,
+            (self.high + sign * high) & 0xFFFFFFFFFFFFFFFF,
+            self.last,
+        )
+
+    def values(self, name: str) -> list[Value]:
+        """The columns of its row."""
+        total = self.low.to_bytes(8, "little") + self.high.to_bytes(8, "little")
+        return [name.encode(), self.count, total, self.last]
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """What says that all rows are there."""
+        return self.count, self.low, self.high
+
+
+def tally_of(values: Sequence[Value]) -> Tally:
+    """The tally in a row."""
+    total = cast(bytes, values[2])
+    return Tally(
+        cast(int, values[1]),
+        int.from_bytes(total[:8], "little"),
+        int.from_bytes(total[8:], "little"),
+        cast(int, values[3]),
+    )
+
+
+def vector_tally(number: int) -> str:
+    """Name of the tally of a space's vectors."""
+    return f"vector:{number}"
+
+
+class SqliteView:
+    """See `facenet.gallery.store.View`. checked False reads damaged rows as they are."""
+
+    def __init__(self, connection: sqlite3.Connection, place: str, *, checked: bool = True) -> None:
+        self._connection = connection
+        self.place = place
+        self._checked = checked
+        self.valid = True
+        self._walks: dict[str, tuple[Key, Tally]] = {}
+        self._tallies: dict[str, Tally] = {}
+        for *values, found in self.ask("SELECT name, count, total, last, seal FROM tally"):
+            self.require_seal("tally", values, found)
+            self._tallies[values[0].decode()] = tally_of(values)
+
+    @property
+    def revision(self) -> int:
+        """Counts the committed drafts."""
+        return self.tally("revision").last
+
+    def tally(self, name: str) -> Tally:
+        """How many rows of a kind there should be, and their sum."""
+        return self._tallies.get(name, Tally())
+
+    def get(self, kind: type[R], key: Key) -> R | None:
+        """The row with this key, or None."""
+        table, bound = TABLES[kind.kind], bindable(key)
+        if bound is None or isinstance(bound, int) != table.numbered:
+            return None
+        rows = self._rows(table, "WHERE key = ?", [bound])
+        if rows and rows[0].key != key:
+            raise self.damaged(f"a row of the kind {kind.kind} stands in another's place")
+        return cast(R, rows[0]) if rows else None
+
+    def find(
+        self, kind: type[R], *, after: Key | None = None, limit: int | None = None, **equal: Any
+    ) -> list[R]:
+        """Rows in the order of their keys; without filters, checked to be all of them."""
+        require_filters(kind, equal)
+        table = TABLES[kind.kind]
+        where, bound = self._where(table, after, equal)
+        if where is None or (limit is not None and limit <= 0):
+            return []
+        end = "" if limit is None else f" LIMIT {int(limit)}"
+        walk = None if equal else _start(table, after)
+        rows = self._rows(table, f"{where} ORDER BY key{end}", bound, walk)
+        for name, value in equal.items():
+            if any(getattr(row, name) != value for row in rows):
+                raise self.damaged(f"the index of {name} leads to another {kind.kind}")
+        if not equal and (limit is None or len(rows) < limit):
+            self._require_all(table.kind)
+        return cast(list[R], rows)
+
+    def count(self, kind: type[R], **equal: Any) -> int:
+        """How many rows `find` would give."""
+        require_filters(kind, equal)
+        table = TABLES[kind.kind]
+        if not equal:
+            return self.tally(table.kind).count
+        where, bound = self._where(table, None, equal)
+        if where is None:
+            return 0
+        return int(self.ask(f"SELECT count(*) FROM {table.kind} {where}", bound)[0][0])
+
+    def vectors(
+        self,
+        contract: str,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> VectorBlock:
+        """Vectors of a space by face id; see `View.vectors`. Rows may be written to."""
+        found = self.space(contract)
+        if found is None:
+            return VectorBlock(np.empty(0, np.int64), (), np.empty((0, 0), np.float32))
+        space, number = found
+        if ids is not None:
+            return self._chosen(space, number, ids, limit)
+        walk = vector_tally(number)
+        if limit is not None and limit <= 0:
+            return _block([], space)
+        low, high = (number << FACE_BITS) + max(after, 0), (number + 1) << FACE_BITS
+        rows = self.ask(
+            f"{_VECTORS} WHERE v.key > ? AND v.key < ? ORDER BY v.key LIMIT ?",
+            [min(low, high), high, -1 if limit is None else limit],
+        )
+        block = self._checked_block(rows, space, number)
+        self._step(walk, max(after, 0), [row[2] for row in rows], rows[-1][1] if rows else after)
+        if limit is None or len(rows) < limit:
+            self._require_all(walk)
+        return block
+
+    def changes(self, since: int) -> Changes | None:
+        """Faces that changed after a revision; None for one that is not known here."""
+        if not 0 <= since <= self.revision:
+            return None
+        rows = self.ask(
+            "SELECT revision, put, gone, seal FROM change WHERE revision > ? ORDER BY revision",
+            [since],
+        )
+        last: dict[int, bool] = {}
+        for *values, found in rows:
+            self.require_seal("change", values, found)
+            for face in np.frombuffer(values[1], "<i8").tolist():
+                last[face] = True
+            for face in np.frombuffer(values[2], "<i8").tolist():
+                last[face] = False
+        if [row[0] for row in rows] != list(range(since + 1, self.revision + 1)):
+            return None
+        put = tuple(sorted(face for face, there in last.items() if there))
+        return Changes(put, tuple(sorted(face for face, there in last.items() if not there)))
+
+    def space(self, contract: str) -> tuple[Space, int] | None:
+        """A space and its number, which is part of the keys of its vectors."""
+        bound = bindable(contract)
+        if not isinstance(bound, str):
+            return None
+        rows = self.ask("SELECT key, state, body, seal FROM space WHERE key = ?", [bound])
+        if not rows:
+            return None
+        *values, found = rows[0]
+        self.require_seal("space", values, found)
+        space = cast(Space, decode("space", values))
+        if space.contract != contract:
+            raise self.damaged("a space stands in another's place")
+        return space, number_of(values)
+
+    def erased(self) -> dict[str, set[str]]:
+        """Ids that were deleted: of the kinds person and face, as text."""
+        ids: dict[str, set[str]] = {"person": set(), "face": set()}
+        for *values, found in self.ask("SELECT kind, key, seal FROM erased"):
+            self.require_seal("erased", values, found)
+            ids[values[0].decode()].add(values[1].decode())
+        return ids
+
+    def ask(self, question: str, bound: Sequence[Any] = ()) -> list[Any]:
+        """All rows of an answer."""
+        if not self.valid:
+            raise GalleryError(
+                f"This view of the gallery {self.place} has ended. Use it inside its `with` block."
+            )
+        with sqlite_errors(self.place):
+            return self._connection.execute(question, bound).fetchall()
+
+    def require_seal(self, kind: str, values: Sequence[Value], found: Value) -> None:
+        """Raise DamagedGalleryError where a row is not the one that was written."""
+        if self._checked and not fits(kind, values, found):
+            raise self.damaged(f"a row of the kind {kind} is not as it was written")
+
+    def damaged(self, what: str) -> DamagedGalleryError:
+        """The error that says what was found."""
+        return DamagedGalleryError(f"The gallery {self.place} is damaged: {what}. {ADVICE}")
+
+    def _rows(
+        self, table: Table, end: str, bound: Sequence[Any], walk: Key | None = None
+    ) -> list[Any]:
+        names = ", ".join(("key", *table.columns, "body", "seal"))
+        answer = self.ask(f"SELECT {names} FROM {table.kind} {end}", bound)
+        rows = []
+        for *values, found in answer:
+            self.require_seal(table.kind, values, found)
+            rows.append(decode(table.kind, values))
+        if walk is not None:
+            last = rows[-1].key if rows else walk
+            self._step(table.kind, walk, [row[-1] for row in answer], last)
+        return rows
+
+    def _where(
+        self, table: Table, after: Key | None, equal: Mapping[str, Any]
+    ) -> tuple[str | None, list[Any]]:
+        """The WHERE of a question, None where nothing can be found."""
+        terms, bound = [], []
+        wanted = dict(equal) if after is None else {**equal, "key": after}
+        for name, value in wanted.items():
+            usable = bindable(value)
+            number = name == "face" or (name == "key" and table.numbered)
+            if value is not None and (usable is None or isinstance(usable, int) != number):
+                return None, []
+            terms.append(f"{name} > ?" if name == "key" else f"{name} IS ?")
+            bound.append(usable)
+        return ("WHERE " + " AND ".join(terms) if terms else ""), bound
+
+    def _step(self, walk: str, after: Key, seals: Sequence[bytes], last: Key) -> None:
+        """Add a block to a walk over all rows, if it begins one or follows on it."""
+        begun = after in (0, "")
+        before = (after, Tally()) if begun else self._walks.get(walk)
+        if before is None or before[0] != after:
+            self._walks.pop(walk, None)
+        else:
+            self._walks[walk] = (last, before[1].with_seals(seals))
+
+    def _require_all(self, walk: str) -> None:
+        """At the end of a walk: were these all rows there should be?"""
+        end = self._walks.pop(walk, None)
+        if self._checked and end is not None and end[1].rows != self.tally(walk).rows:
+            raise self.damaged(f"rows of the kind {walk.partition(':')[0]} are missing or old")
+
+    def _chosen(
+        self, space: Space, number: int, ids: Sequence[int], limit: int | None
+    ) -> VectorBlock:
+        wanted = sorted({face for face in map(operator.index, ids) if 0 < face < 1 << FACE_BITS})
+        rows: list[Any] = []
+        for start in range(0, len(wanted), BLOCK):
+            keys = [(number << FACE_BITS) + face for face in wanted[start : start + BLOCK]]
+            marks = ",".join("?" * len(keys))
+            rows += self.ask(f"{_VECTORS} WHERE v.key IN ({marks}) ORDER BY v.key", keys)
+        return self._checked_block(rows[:limit], space, number)
+
+    def _checked_block(self, rows: Sequence[Any], space: Space, number: int) -> VectorBlock:
+        if self._checked:
+            for row in rows:
+                _require_vector(self, row, number)
+        try:
+            return _block(rows, space)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self.damaged("a vector has another length") from error
+
+
+_VECTORS = (
+    "SELECT v.key, v.face, v.seal, v.data, f.person, f.photo, f.source, f.body, f.seal"
+    " FROM vector AS v LEFT JOIN face AS f ON f.key = v.face"
+)
+
+
+def _require_vector(view: SqliteView, row: Sequence[Any], number: int) -> None:
+    """Check the seals of a vector and of its face; written out, for it runs a million times."""
+    key, face, found, data, person, photo, source, body, face_seal = row
+    try:
+        salt = number.to_bytes(8, "little") + face.to_bytes(8, "little")
+        good = blake2b(data, digest_size=SIZE, salt=salt, person=b"vector").digest() == found
+        text = b"%d;%d:%b%d:%b%d:%b%d:%b" % (
+            *(face, len(person), person, len(photo), photo),
+            *(len(source), source, len(body), body),
+        )
+        known = blake2b(text, digest_size=SIZE, person=b"face").digest() == face_seal
+    except (TypeError, AttributeError, OverflowError):
+        good = known = False
+    if not (good and known and key == (number << FACE_BITS) + face):
+        raise view.damaged("a vector, or the face it belongs to, is not as it was written")
+
+
+def _start(table: Table, after: Key | None) -> Key:
+    return after if after is not None else (0 if table.numbered else "")
+
+
+def fits(kind: str, values: Sequence[Value], found: Value) -> bool:
+    """Whether this is the seal of a row."""
+    try:
+        return seal(kind, values) == found
+    except TypeError:
+        return False
+
+
+def _block(rows: Sequence[Any], space: Space) -> VectorBlock:
+    names: dict[bytes, str] = {}
+    people = tuple(names.get(row[4]) or names.setdefault(row[4], row[4].decode()) for row in rows)
+    stack = np.frombuffer(bytearray().join([row[3] for row in rows]), "<f4")
+    ids = np.array([row[1] for row in rows], np.int64)
+    return VectorBlock(ids, people, stack.reshape(len(rows), space.dimension))
+
+
+def bindable(value: Any) -> str | int | None:
+    """A key or column as SQLite takes it; None for what no row can have."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return None
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return number if -(1 << 63) <= number < 1 << 63 else None
