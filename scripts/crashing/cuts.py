@@ -22,7 +22,7 @@ import numpy as np
 from crashing.disk import Disk, Event, build_shim, environment, events
 from crashing.kills import Tally
 from crashing.ledger import Ledger, State
-from crashing.operations import Program, Voice, make_template, present
+from crashing.operations import Program, Voice, make_templates, present
 
 from facenet.errors import FacenetError
 from facenet.gallery.sqlite import SqliteStore
@@ -52,7 +52,7 @@ def recorded(scratch: Path, library: Path, seed: int, weak: str | None) -> Path:
     """The record of one program, from the creation of its gallery on."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         record = scratch / f"record-{seed}"
-        make_template(Path(folder) / "gallery.db", seed)
+        make_templates(Path(folder) / "gallery.db", seed)
         command = [sys.executable, "-m", "crashing.cuts", folder, str(seed), str(weak or "")]
         paths = os.pathsep.join(path for path in sys.path if path)
         home = environment(library, Path(folder), record) | {"PYTHONPATH": paths}

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from crashing.ledger import Ledger, State
-from crashing.operations import Program, Voice, make_template, present, sweep
+from crashing.operations import BESIDE, Program, Voice, make_templates, present, sweep
 
-from facenet.errors import FacenetError
+from facenet.errors import DamagedGalleryError, FacenetError
 from facenet.gallery.backup import verify
 from facenet.gallery.sqlite import SqliteStore
 from facenet.gallery.store import Store
@@ -96,7 +96,7 @@ class Arena:
     def __init__(self, path: Path, seed: int, setup: Setup) -> None:
         self.path, self.setup, self.tally = path, setup, Tally()
         self.random = np.random.default_rng(seed)
-        make_template(path, seed)
+        make_templates(path, seed)
         self.ledger = self.fresh()
 
     def fresh(self) -> Ledger:
@@ -141,7 +141,7 @@ class Arena:
         if len(verdict):
             self.wrong(f"lost {verdict.lost[:5]}, phantom {verdict.phantom[:5]}")
         sweep(self.path)
-        own = {name: value for name, value in actual.items() if not name.startswith(("b", "o"))}
+        own = {k: value for k, value in actual.items() if k.partition(":")[0] not in BESIDE}
         self.ledger.settle(own)
 
     def seen(self) -> State:
@@ -158,8 +158,10 @@ class Arena:
 
 
 def require_sound(path: Path) -> None:
-    """Raise FacenetError for a gallery that `verify` finds fault with."""
-    verify(path)
+    """Raise DamagedGalleryError for a gallery that `verify` finds fault with."""
+    problems = verify(path).problems
+    if problems:
+        raise DamagedGalleryError(" ".join(problems))
 
 
 def killed(path: Path, setup: Setup, seed: int, delay: float) -> list[bytes]:

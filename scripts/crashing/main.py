@@ -25,7 +25,7 @@ def main() -> int:
     options = _options()
     begun = time.monotonic()
     if options.faults:
-        return faults.report(options.seed)
+        return faults.report()
     if options.negative_control:
         return _controls(options)
     if options.cuts:

@@ -22,7 +22,7 @@ from crashing.ledger import State, contents
 
 from facenet.errors import InputError
 from facenet.gallery import corrections, upgrade
-from facenet.gallery.backup import backup
+from facenet.gallery.backup import backup, restore
 from facenet.gallery.migrations import MIGRATIONS
 from facenet.gallery.records import Crop, EnrolledFace, Person, Space, new_person_id
 from facenet.gallery.sqlite import SqliteStore
@@ -268,15 +268,19 @@ def back_up(program: Program) -> None:
 def migrate(program: Program) -> None:
     """A file of an older facenet appears, and is opened by a newer one."""
     name, path = program.file("old")
-    template = program.path.with_name("template")
-    state = json.loads(template.with_suffix(".json").read_text())
+    state = told(program.path, "template")
     with program.voice.change({name: digest_of(state)}):
-        copy = path.with_suffix(".copy")
-        shutil.copyfile(template, copy)
-        sync(copy)
-        os.replace(copy, path)
-        sync(path.parent)
+        place(program.path, "template", path)
         SqliteStore(path, migrations=LATER).close()
+
+
+def put_back(program: Program) -> None:
+    """A gallery that a dead program left with a log is replaced by a backup."""
+    name, path = program.file("live")
+    with program.voice.change({name: digest_of(told(program.path, "unclean"))}):
+        place(program.path, "unclean", path)
+    with program.voice.change({name: digest_of(told(program.path, "template"))}):
+        restore(program.path.with_name("template"), path)
 
 
 OPERATIONS: Mapping[str, tuple[int, Callable[[Program], None]]] = {
@@ -288,27 +292,68 @@ OPERATIONS: Mapping[str, tuple[int, Callable[[Program], None]]] = {
     "remodel": (2, remodel),
     "backup": (2, back_up),
     "migrate": (2, migrate),
+    "restore": (2, put_back),
 }
 """Name -> how often, and what."""
 
 
 def digest_of(state: State) -> str:
-    """What tells a whole gallery from another."""
-    text = json.dumps(state, sort_keys=True)
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    """What tells a whole gallery from another; a restore gives it a new revision."""
+    rows = {name: value for name, value in state.items() if name != "revision"}
+    return blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def make_template(path: Path, seed: int) -> None:
-    """A gallery of the present schema at `template` beside a path, as `migrate` needs it."""
-    template = path.with_name("template")
-    store = SqliteStore(template, create=True)
+def make_templates(path: Path, seed: int) -> None:
+    """Two galleries beside a path: `template`, and `unclean`, which has two more people, and one
+    in a log that nobody closed."""
     random = np.random.default_rng(seed)
-    with store.write() as draft:
-        put_faces(draft, random, put_person(draft, random).id, 5)
-    with store.read() as view:
-        state = contents(view)
+    template, unclean = path.with_name("template"), path.with_name("unclean")
+    store = SqliteStore(template, create=True)
+    keep_one(store, random, template)
     store.close()
-    template.with_suffix(".json").write_text(json.dumps(state))
+    shutil.copyfile(template, unclean)
+    for _ in range(2):
+        store = SqliteStore(unclean)
+        keep_one(store, random, unclean)
+        store.close()
+    store = SqliteStore(unclean)
+    keep_one(store, random, unclean)
+    for end in ("", "-wal"):
+        shutil.copyfile(f"{unclean}{end}", f"{unclean}.copy{end}")
+    store.close()
+    for end in ("", "-wal"):
+        os.replace(f"{unclean}.copy{end}", f"{unclean}{end}")
+
+
+def keep_one(store: Store, random: np.random.Generator, path: Path) -> None:
+    """One more person with faces, and in a file beside the gallery what it holds now."""
+    with store.write() as draft:
+        put_faces(draft, random, put_person(draft, random).id, 4)
+    with store.read() as view:
+        path.with_suffix(".json").write_text(json.dumps(contents(view)))
+
+
+def told(path: Path, name: str) -> State:
+    """What a template beside a path holds."""
+    state: State = json.loads(path.with_name(name).with_suffix(".json").read_text())
+    return state
+
+
+def place(path: Path, name: str, target: Path) -> None:
+    """Copy a template, and bring it to the disk before it gets its name."""
+    source = path.with_name(name)
+    for end in ("-wal", ""):
+        copy = target.with_name(f"{target.stem}.copy{end}")
+        if Path(f"{source}{end}").exists():
+            shutil.copyfile(f"{source}{end}", copy)
+            sync(copy)
+            os.replace(copy, f"{target}{end}")
+            sync(target.parent)
+
+
+BESIDE = {"backup": MIGRATIONS, "old": LATER, "live": MIGRATIONS}
+"""Kinds of files beside a gallery, and the schema they are opened with."""
+TEMPLATES = ("template", "template.json", "unclean", "unclean-wal", "unclean.json")
 
 
 def present(path: Path) -> State:
@@ -318,7 +363,7 @@ def present(path: Path) -> State:
     """
     with opened(path) as view:
         state = contents(view)
-    for kind, migrations in (("backup", MIGRATIONS), ("old", LATER)):
+    for kind, migrations in BESIDE.items():
         for other in sorted(path.parent.glob(f"{kind}-*.db")):
             with opened(other, migrations) as view:
                 state[f"{kind}:{other.stem.partition('-')[2]}"] = digest_of(contents(view))
@@ -336,7 +381,7 @@ def opened(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> Iterator[Vie
         store.close()
 
 
-def sweep(path: Path, keep: tuple[str, ...] = ("template", "template.json")) -> None:
+def sweep(path: Path, keep: tuple[str, ...] = TEMPLATES) -> None:
     """Remove all files beside a gallery that are not its own."""
     for other in path.parent.iterdir():
         if not other.name.startswith(path.name) and other.name not in keep:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from fakes import toy_fmr
+from shell import copy, refused, run
 
 from facenet.apps.jobs.galleryaudit import (
     audit_lines,
@@ -149,3 +150,20 @@ def test_injected_errors_are_counted_as_found_missed_and_false() -> None:
     assert alarmed["false_alarms"] > 0
     with pytest.raises(SettingsError, match="between 0 and 1"):
         score_audit(block, RULES, share=1.0, seed=0)
+
+
+def test_the_command_scores_the_audit_on_a_folder(examples: Path, tmp_path: Path) -> None:
+    known, photos = examples / "known", examples / "photos"
+    for name, source in (
+        ("Grace/1.jpg", known / "Grace Hopper.jpg"),
+        ("Grace/2.jpg", photos / "hopper-rendition.jpg"),
+        ("Eileen/1.jpg", known / "Eileen Collins.jpg"),
+        ("Eileen/2.jpg", photos / "collins-rendition.jpg"),
+    ):
+        copy(source, tmp_path / name)
+    asked = ("evaluate", "gallery-audit", tmp_path, "--errors", "0.25", "--runs", "2")
+    ran = run(*asked, "--json")
+    assert (ran.code, ran.json["faces"], ran.json["people"]) == (0, 4, 2)
+    assert [(one["errors"], one["found"]) for one in ran.json["runs"]] == [(1, 1.0), (1, 1.0)]
+    assert "100.0% of the wrong labels found" in run(*asked).out
+    assert "runs should be" in refused(*asked[:-1], 0)

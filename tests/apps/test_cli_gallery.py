@@ -281,6 +281,42 @@ def test_the_audit_finds_a_face_under_the_wrong_name(gallery, examples, tmp_path
     assert run("gallery", "audit", gallery, "--json").json["found"]["wrong_label"] == 0
 
 
+def test_the_model_is_changed_and_changed_back(examples, tmp_path):
+    place, known = tmp_path / "G.db", tmp_path / "known"
+    shutil.copytree(examples / "known", known)
+    run("gallery", "create", place)
+    run("gallery", "import", place, known)
+    asked = ("identify", "--gallery", place, examples / "photos" / PHOTOS[3], "--json")
+    before = run(*asked).json
+    hidden = (known / "Grace Hopper.jpg").rename(tmp_path / "away.jpg")
+    upgrade = ("gallery", "upgrade", place, "--model", "mobilefacenet", "--flip")
+    stopped = run(*upgrade, "--json")
+    assert (stopped.code, stopped.json["switched"], stopped.json["embedded"]) == (1, False, 2)
+    assert "gone or changed" in stopped.err
+    assert run(*asked).json == before
+    hidden.rename(known / "Grace Hopper.jpg")
+    done = run(*upgrade, "--json")
+    assert (done.code, done.json["embedded"], done.json["already"]) == (0, 1, 2)
+    assert run("gallery", "show", place, "--json").json["contract"].endswith("+flip")
+    (after,) = run(*asked).json
+    assert (after["person"], before[0]["person"]) == ("Barack Obama", "Barack Obama")
+    assert after["similarity"] != before[0]["similarity"]
+    assert run("gallery", "rollback", place).code == 0
+    assert run(*asked).json == before
+
+
+def test_faces_are_embedded_again_from_their_crops(examples, tmp_path):
+    place, known = tmp_path / "G.db", tmp_path / "known"
+    shutil.copytree(examples / "known", known)
+    run("gallery", "create", place, "--keep-crops")
+    run("gallery", "import", place, known)
+    shutil.rmtree(known)
+    assert run("gallery", "upgrade", place, "--model", "mobilefacenet", "--flip").code == 0
+    rows = run("identify", "--gallery", place, examples / "photos" / "group.jpg", "--json").json
+    named = {row["person"] for row in rows}
+    assert named == {"Barack Obama", "Grace Hopper", "Eileen Collins", None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -36,7 +36,8 @@ def test_sharpness_is_the_variance_of_the_laplacian_at_112_pixels():
     gray = cv2.cvtColor(image[30:142, 40:152], cv2.COLOR_RGB2GRAY).astype(np.float64)
     padded = np.pad(gray, 1, mode="reflect")
     laplacian = sum(
-        padded[1 + dy : 113 + dy, 1 + dx : 113 + dx] for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+        padded[1 + dy : 113 + dy, 1 + dx : 113 + dx]
+        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
     )
     assert measured["sharpness"] == pytest.approx(np.var(laplacian - 4 * gray), rel=1e-6)
 

@@ -287,6 +287,7 @@ def test_changes_name_the_faces_since_a_revision(store):
     with store.write() as draft:
         draft.put(Setting("x", "y"))
     with store.read() as view:
+
         def since(revision):
             changes = view.changes(revision)
             return changes and (changes.put, changes.gone)

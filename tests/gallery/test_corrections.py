@@ -326,7 +326,7 @@ def random_change(store, generator):
 
 
 def require_sound(store):
-    """No face is with a person it is not, and nothing hangs loose; automatic people without faces."""
+    """Nothing that was decided is broken and nothing hangs loose; automatic people left empty."""
     with store.read() as view:
         people = {found.id for found in view.find(Person)}
         owners = {face.id: face.person for face in view.find(EnrolledFace)}

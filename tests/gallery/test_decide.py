@@ -191,9 +191,7 @@ def test_verifying_against_a_person_counts_every_face():
         with store.read() as view:
             person = view.get(Person, ids[who])
             asked = Question(LEVEL, 3, **how)
-            return decide.verify_person(
-                view, index, faces_of([row])[0], person, asked, photo=photo
-            )
+            return decide.verify_person(view, index, faces_of([row])[0], person, asked, photo=photo)
 
     answer = verify("Anna", axis(1, 0.6))
     assert (answer.match, answer.face, answer.comparisons) == (True, 2, 3)

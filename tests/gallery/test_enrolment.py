@@ -75,7 +75,7 @@ def test_each_bound_refuses_beyond_it_alone_and_can_be_overruled(name, bound, va
 def test_all_reasons_are_given_at_once():
     bad = {"face_size": 5.0, "sharpness": 1.0, "detection_score": 0.5, "yaw": 1.0, "pitch": 1.0}
     judged = judge_photo(seen(axis(0), axis(1), measures=bad), Enrolment())
-    assert [reason.code for reason in judged.reasons] == list(ALLOWABLE[:5])
+    assert {reason.code for reason in judged.reasons} == set(ALLOWABLE[:5])
     assert judged.row == 0
     some = judge_photo(seen(axis(0), measures=bad), Enrolment(allow=("blurred", "low_score")))
     assert [reason.code for reason in some.reasons] == ["too_small", "extreme_pose"]
@@ -152,7 +152,7 @@ def test_a_refused_photo_leaves_nothing(store):
     before = contents(store)
     (answer,) = put(store, Enrollee("Zoe", "z-1", {"a": 1}), seen(axis(0), photo="n"))
     assert codes(answer) == ["conflict"] and answer.person is None
-    (answer,) = put(store, Enrollee("Anna", "z-1", {"a": 1}), seen(axis(5), photo="n"))
+    (answer,) = put(store, Enrollee("person-0", "z-1", {"a": 1}), seen(axis(5), photo="n"))
     assert codes(answer) == ["unlike"] and answer.person == "person-0"
     assert contents(store) == before and entries_of(store) == []
 

@@ -157,7 +157,7 @@ class _Work:
         row: FloatArray | None,
         rivals: Sequence[Match],
     ) -> Enrolled:
-        """Judge one photo to the end, and keep its face if it may be kept."""
+        """Judge one photo to the end, and keep its face, a vector (d,), if it may be kept."""
         known = self._existing(sighting)
         if known is not None:
             return self._answer(sighting, known.id, already=True)

@@ -2,9 +2,9 @@
 
 An entry keeps, for each row that it changed, what was there before and a digest of what it left.
 It can be taken back as long as every one of those rows is as it left it and no later entry touched
-any of them; otherwise that one has to be taken back first. Vectors and crops are never in the journal, so
-what deleted them cannot be undone. When a person is deleted, the entries that speak of them go
-too, as names are in them.
+any of them; otherwise that one has to be taken back first. Vectors and crops are never in the
+journal, so what deleted them cannot be undone. When a person is deleted, the entries that speak of
+them go too, as names are in them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 FIRST = """
 CREATE TABLE tally (
@@ -104,7 +105,8 @@ def schema(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
     return connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
-def expected_schema(migrations: Sequence[str] = MIGRATIONS) -> list[tuple[object, ...]]:
+@cache
+def expected_schema(migrations: tuple[str, ...] = MIGRATIONS) -> list[tuple[object, ...]]:
     """What `schema` gives for a sound file."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:

@@ -43,8 +43,8 @@ SUMS_AT_ONCE = 1 << 19
 LARGEST_BLOCK = 32_768
 ALONE = 8192
 """Slots that one thread looks at before the others join, so that they start with a good T."""
-FIRST_BLOCK = 64
-"""Rows of the first blocks, which give a first T cheaply; each is twice as large as the last."""
+FIRST_SUMS = 4096
+"""Products of the first block, which gives a first T cheaply; each is twice as large as the last."""
 FEW = 1 << 22
 """Multiplications below which ONNX Runtime is not started."""
 FLOOD = 1 << 21
@@ -197,7 +197,7 @@ class _Scan:
         with self._lock:
             self._new.append(rows)
             count = len(self.found) + sum(map(len, self._new))
-            if count > 2 * self._settled + 8 * len(self.best):
+            if count > 2 * self._settled + 4 * QUERIES_AT_ONCE:
                 self._settle()
             if len(self.found) > FLOOD and len(self.best) > 1:
                 self.flooded = True
@@ -295,8 +295,8 @@ def settle(
 
 def _blocks(slots: int, chunk: int, queries: int, rows: IntArray | None) -> Iterator[slice]:
     """Blocks over all slots, or over `rows`: small ones first, none across two chunks."""
-    most = max(FIRST_BLOCK, min(LARGEST_BLOCK, SUMS_AT_ONCE // queries))
-    end, start, size = slots if rows is None else len(rows), 0, FIRST_BLOCK
+    most = min(LARGEST_BLOCK, SUMS_AT_ONCE // queries)
+    end, start, size = slots if rows is None else len(rows), 0, FIRST_SUMS // queries
     while start < end:
         stop = min(start + size, end)
         if rows is None:

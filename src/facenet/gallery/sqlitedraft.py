@@ -218,6 +218,8 @@ class SqliteDraft(SqliteView):
 
     def _delete_vectors(self, face: int) -> None:
         for (key,) in self.ask("SELECT key FROM vector WHERE face = ?", [bindable(face)]):
+            if not isinstance(key, int) or key & MAX_FACE != face:
+                raise self.damaged("the index of vectors leads to another face")
             self._remove("vector", [key], vector_tally(key >> FACE_BITS))
 
     def _delete_space(self, contract: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,22 +88,29 @@ def verify(path: str | Path) -> VerifyReport:
 
 def _verified(view: SqliteView) -> VerifyReport:
     problems: list[str] = []
+    for check in (_pages, _tallies, _rows, _vectors, _changes, _erased, _counters, _active):
+        with _noting(problems):
+            for problem in check(view):
+                problems.append(problem)
     counts: dict[str, int] = {}
-    checks = (_pages, _tallies, _rows, _vectors, _changes, _erased, _counters)
-    for check in checks:
-        try:
-            problems += check(view)
-        except DamagedGalleryError as error:
-            problems.append(str(error))
-    try:
-        spaces = _spaces(view)
-        counts = {name: view.tally(vector_tally(spaces[name])).count for name in spaces}
-        problems += _active(view, sum(counts.values()))
-    except DamagedGalleryError as error:
-        problems.append(str(error))
+    with _noting(problems):
+        counts = {
+            name: view.tally(vector_tally(number)).count for name, number in _spaces(view).items()
+        }
     people, faces = view.count(Person), view.count(EnrolledFace)
     found = tuple(dict.fromkeys(problems))
     return VerifyReport(view.place, view.revision, people, faces, counts, found)
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Make a problem of whatever damage does to the code that looks for it."""
+    try:
+        yield
+    except DamagedGalleryError as error:
+        problems.append(str(error))
+    except (TypeError, ValueError, AttributeError) as error:
+        problems.append(f"A row holds what none should: {str(error)[:120]}.")
 
 
 def _pages(view: SqliteView) -> Iterator[str]:
@@ -180,8 +188,9 @@ def _counters(view: SqliteView) -> Iterator[str]:
             yield f"The counter of the kind {kind} is behind its rows, so that ids would repeat."
 
 
-def _active(view: SqliteView, vectors: int) -> Iterator[str]:
+def _active(view: SqliteView) -> Iterator[str]:
     active = view.count(Space, state="active")
+    vectors = view.ask("SELECT key FROM vector LIMIT 1")
     if active > 1 or (vectors and not active):
         yield f"One space of vectors should be active; {active} are."
 

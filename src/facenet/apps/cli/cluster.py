@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,9 @@ from facenet.apps.cli.flags import Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar, note, note_faceless, print_json, print_rows
 
 if TYPE_CHECKING:
-    from facenet.apps.jobs.clustering import Clustering, ClusteredPhotos
+    from facenet.apps.jobs.clustering import ClusteredPhotos, Clustering
+    from facenet.apps.jobs.photos import Photo
+    from facenet.recognizer import Recognizer
 
 COLUMNS = ("photo", "box", "detection_score", "cluster", "size")
 NAMED = (*COLUMNS, "person", "person_id")
@@ -81,3 +84,18 @@ def _show(clustered: ClusteredPhotos, columns: tuple[str, ...], output: Output) 
     for text in (*clustered.notes, *clustered.problems):
         note(text)
     return 2 if clustered.problems else 0
+
+
+def _album(
+    place: tuple[Path, Path, str],
+    found: Sequence[Photo],
+    how: Clustering,
+    recognizer: Recognizer,
+    output: Output,
+) -> int:
+    from facenet.apps.jobs.album import Place, make_album
+
+    where = Place(*place)
+    with bar("photos") as done:
+        made = make_album(where, found, recognizer, how, done=done)
+    return _show(made, NAMED, output)

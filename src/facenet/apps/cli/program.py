@@ -8,9 +8,11 @@ import typer
 
 from facenet import __version__
 from facenet.apps.cli import (
+    auditscore,
     bench,
     calibrate,
     challenges,
+    cluster,
     corrections,
     doctor,
     enroll,
@@ -41,13 +43,14 @@ for verb in (
 ):
     app.command()(verb)
 app.command()(enroll.enroll)
+app.command()(cluster.cluster)
 app.command()(calibrate.calibrate)
 for verb in corrections.VERBS + upkeep.VERBS:
     gallery.app.command()(verb)
 app.add_typer(gallery.app, name="gallery")
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
-for verb in (challenges.ijb, challenges.megaface):
+for verb in (challenges.ijb, challenges.megaface, auditscore.gallery_audit):
     evaluate.app.command()(verb)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")

@@ -89,6 +89,7 @@ def upgrade(
     output: Output,
     detection: Detection,
     precision: Annotated[str, typer.Option(help="Arithmetic: fp32 or bf16.")] = "fp32",
+    flip: Annotated[bool, typer.Option("--flip", help="Use the mirrored face too.")] = False,
     leave: Annotated[bool, typer.Option("--leave", help="Switch without faces that fail.")] = False,
 ) -> int:
     """Change the model: embed all faces anew from their photos, then switch in one step.
@@ -98,7 +99,7 @@ def upgrade(
     """
     from facenet.apps.jobs.reembedding import upgrade_gallery
 
-    options = {**Detection.options(detection), "precision": precision}
+    options = {**Detection.options(detection), "precision": precision, "flip": flip}
     with bar("faces") as done:
         made = upgrade_gallery(place, model, options=options, leave=leave, done=done)
     print_json(made.to_dict()) if output.json else print(made.text())

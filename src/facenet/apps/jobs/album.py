@@ -1,318 +1,98 @@
-"""An album: clusters that are kept, named and corrected, and take new photos without being redone.
-
-The state of an album is a gallery, OUT/album.db, in which every cluster is an automatic person; so
-`facenet gallery rename | merge | split | move | reject | undo` correct it, and what they decide
-holds in every later run. It holds face vectors, which are biometric data, and is readable by its
-owner alone.
-"""
+"""`facenet cluster PHOTOS OUT` from beginning to end: look, cluster, keep, write."""
 
 from __future__ import annotations
 
-import json
-import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from facenet.apps.jobs.clustering import Clustering, Crowd, Levels, same_photo_links
-from facenet.errors import GalleryError, InputError, SettingsError
-from facenet.galleries import Gallery
-from facenet.gallery.cluster.constraints import apart_in_photos
-from facenet.gallery.cluster.incremental import add_faces
-from facenet.gallery.cluster.methods import cluster_faces
-from facenet.gallery.journal import Recorder
-from facenet.gallery.records import (
-    Apart,
-    EnrolledFace,
-    Person,
-    Ruling,
-    Setting,
-    VectorBlock,
-    new_person_id,
+from facenet.apps.jobs.albumfolders import take_names, write_folders
+from facenet.apps.jobs.albumpage import require_page_extra, write_page
+from facenet.apps.jobs.albumstate import (
+    FILE,
+    Shelf,
+    album_rows,
+    open_album,
+    require_outside,
+    shelves,
+    take_faces,
 )
-from facenet.gallery.store import Draft, Store, View
+from facenet.apps.jobs.clustering import (
+    ClusteredPhotos,
+    Clustering,
+    Crowd,
+    Levels,
+    gather_faces,
+    levels_of,
+)
+from facenet.apps.jobs.photos import Done, Photo
+from facenet.errors import SettingsError
 from facenet.recognizer import Recognizer
-from facenet.types import FloatArray, IntArray
 
-FILE = "album.db"
-PHOTOS = "album photos"
-"""Setting: digests of the photos that were looked at, shortened, as JSON."""
-SHORT = 24
-"""Hexadecimal digits of a digest that are kept there."""
-TRIES = 5
+LAYOUTS = ("folders", "album")
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """A person of an album and their faces, by number."""
+class Place:
+    """Where photos come from and where the album goes. layout: one of `LAYOUTS`.
 
-    person: Person
-    faces: tuple[EnrolledFace, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """An album at a revision. block: every vector that it has. faces: their rows, in its order.
-    people: everybody by id. told: ids of people a user has spoken of. apart: pairs of rows of the
-    block. done: photos that were looked at."""
-
-    revision: int
-    block: VectorBlock
-    faces: tuple[EnrolledFace, ...]
-    people: Mapping[str, Person]
-    told: frozenset[str]
-    apart: tuple[tuple[int, int], ...]
-    done: frozenset[str]
-
-
-def open_album(out: Path, recognizer: Recognizer) -> Gallery:
-    """The album in a folder, or a new one. Raises ContractError for one of another model."""
-    place = out / FILE
-    if place.exists():
-        return Gallery.open(place, recognizer=recognizer)
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(
-            f"OUT should be a new folder, an empty one or an album; {str(out)[:300]} holds other "
-            "files. Choose another folder."
-        )
-    out.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Gallery.create(place, recognizer=recognizer)
-
-
-def require_outside(photos: Path, out: Path) -> None:
-    """Raises InputError when one of two folders lies in the other: copies would be photos."""
-    source, target = photos.resolve(), out.resolve()
-    holder = source if source.is_dir() else source.parent
-    if target == holder or target in source.parents or source in target.parents:
-        raise InputError(
-            f"OUT should lie outside the photos, and not hold them; got {str(out)[:300]} for the "
-            f"photos in {str(photos)[:300]}. Choose another folder."
-        )
-
-
-def take_faces(gallery: Gallery, crowd: Crowd, levels: Levels, how: Clustering) -> str:
-    """Put the faces of new photos into an album; a sentence to be told, or "".
-
-    In an empty album they are clustered by the method that was asked for; later by link
-    clustering, under what users decided.
+    Raises SettingsError for another layout, InputError when one lies in the other, and
+    MissingExtraError where a page cannot be made.
     """
-    note = ""
-    for _ in range(TRIES):
-        with gallery.store.read() as view:
-            state = _read(view, gallery.space.contract)
-        fresh = _fresh(crowd, state)
-        labels, note = _clusters(state, crowd, fresh, levels, how)
-        with gallery.store.write() as draft:
-            if draft.revision == state.revision:
-                _Writing(draft, state, gallery.space.contract).write(crowd, fresh, labels)
-                return note
-    raise GalleryError(
-        f"The album {gallery.store.place} was changed all the time while it was clustered. Let the "
-        "other program end, and try again."
-    )
+
+    photos: Path
+    out: Path
+    layout: str = "folders"
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise SettingsError(
+                f"layout should be one of {', '.join(LAYOUTS)}; got {self.layout!r:.40}."
+            )
+        require_outside(self.photos, self.out)
+        if self.layout == "album":
+            require_page_extra()
 
 
-def shelves(store: Store) -> list[Shelf]:
-    """The people of an album who have faces: most faces first, then by their first face."""
-    with store.read() as view:
-        people = {person.id: person for person in view.find(Person)}
-        faces: dict[str, list[EnrolledFace]] = {}
-        for face in view.find(EnrolledFace):
-            faces.setdefault(face.person, []).append(face)
-    found = [Shelf(people[key], tuple(rows)) for key, rows in faces.items()]
-    return sorted(found, key=lambda shelf: (-len(shelf.faces), shelf.faces[0].id))
-
-
-def album_rows(shelved: Sequence[Shelf], crowd: Crowd) -> list[dict[str, Any]]:
-    """A plain record for each face of the album in the photos of this run, photo by photo."""
-    found: dict[str, list[tuple[int, Shelf, EnrolledFace]]] = {}
-    for number, shelf in enumerate(shelved):
-        for face in shelf.faces:
-            found.setdefault(face.photo, []).append((number, shelf, face))
-    rows = []
-    for seen in crowd.seen:
-        digest = seen.sighting.photo
-        there = sorted(found.get(digest, ()), key=lambda one: one[2].id) if digest else []
-        rows += [
-            {
-                "photo": str(seen.photo.path),
-                "box": [round(side, 2) for side in face.box or ()],
-                "detection_score": face.measures.get("detection_score"),
-                "cluster": number,
-                "size": len(shelf.faces),
-                "person": shelf.person.name,
-                "person_id": shelf.person.id,
-            }
-            for number, shelf, face in there
-        ]
-    return rows
-
-
-def _read(view: View, contract: str) -> _State:
-    block = view.vectors(contract)
-    faces = {face.id: face for face in view.find(EnrolledFace)}
-    people = {person.id: person for person in view.find(Person)}
-    rulings, aparts = view.find(Ruling), view.find(Apart)
-    row = {face: number for number, face in enumerate(block.ids.tolist())}
-    first: dict[str, int] = {}
-    for number, person in enumerate(block.people):
-        first.setdefault(person, number)
-    pairs = [(first[a.first], first[a.second]) for a in aparts if {a.first, a.second} <= {*first}]
-    pairs += [
-        (row[ruling.face], first[ruling.person])
-        for ruling in rulings
-        if not ruling.same and ruling.face in row and ruling.person in first
-    ]
-    told = {ruling.person for ruling in rulings} | {one for a in aparts for one in (a.first, a.second)}
-    told |= {p.id for p in people.values() if not p.automatic or p.external_id or p.metadata}
-    kept = view.get(Setting, PHOTOS)
-    return _State(
-        view.revision,
-        block,
-        tuple(faces[face] for face in block.ids.tolist()),
-        people,
-        frozenset(told),
-        tuple(pairs),
-        frozenset(json.loads(kept.value)) if kept else frozenset(),
-    )
-
-
-def _fresh(crowd: Crowd, state: _State) -> IntArray:
-    """Faces (m,) of photos that the album does not know, each photo once."""
-    used: set[str] = set()
-    wanted = []
-    for seen in crowd.seen:
-        digest = seen.sighting.photo
-        new = bool(digest) and digest[:SHORT] not in state.done and digest not in used
-        wanted.append(new)
-        used.add(digest)
-    chosen = [row for row, photo in enumerate(crowd.photo.tolist()) if wanted[photo]]
-    return np.array(chosen, np.int64)
-
-
-def _clusters(
-    state: _State, crowd: Crowd, fresh: IntArray, levels: Levels, how: Clustering
-) -> tuple[IntArray, str]:
-    """Clusters of the album's faces and the new ones: (n,). Those up to the number of people are
-    people, in the order of `state.people`."""
-    if len(state.block) == 0 and not state.people:
-        found = cluster_faces(
-            crowd.vectors[fresh],
-            levels.settings,
-            same_photo_links(_part(crowd, fresh), levels, how),
-        )
-        return found.labels, found.note
-    if levels.settings.family == "hdbscan":
-        raise SettingsError(
-            "HDBSCAN cannot add photos to an album that is there. Choose the method template or "
-            "average."
-        )
-    number = {person: place for place, person in enumerate(state.people)}
-    known = np.array([number[person] for person in state.block.people], np.int64)
-    vectors = np.concatenate([state.block.rows, crowd.vectors[fresh]])
-    pairs = [*state.apart, *_one_photo(state, crowd, fresh, vectors, known, levels, how)]
-    labels = add_faces(
-        vectors,
-        known,
-        levels.settings.threshold,
-        named=[number[person] for person in state.told],
-        apart=pairs,
-        templates=levels.settings.family != "average",
-        first_new=len(number),
-    )
-    return labels, ""
-
-
-def _one_photo(
-    state: _State,
-    crowd: Crowd,
-    fresh: IntArray,
-    vectors: FloatArray,
-    known: IntArray,
-    levels: Levels,
+def make_album(
+    place: Place,
+    photos: Sequence[Photo],
+    recognizer: Recognizer,
     how: Clustering,
-) -> Iterator[tuple[int, int]]:
-    """Pairs of faces of one photo who are two people; what is together already may stay so."""
-    if how.collages:
-        return
-    digests = [face.photo for face in state.faces]
-    digests += [crowd.seen[photo].sighting.photo for photo in crowd.photo[fresh].tolist()]
-    photo = np.unique(digests, return_inverse=True)[1]
-    for a, b in apart_in_photos(vectors, photo, twice_at=levels.twice_at).tolist():
-        if max(a, b) >= len(known) or known[a] != known[b]:
-            yield a, b
+    *,
+    done: Done,
+) -> ClusteredPhotos:
+    """Make an album of photos, or add them to the one that is there.
+
+    done: called for photos looked at, then for those written. A row has what `cluster_photos` gives, and person and person_id. Raises ContractError for an
+    album of another model, StorageError, GalleryError.
+    """
+    levels = levels_of(recognizer, how)
+    with open_album(place.out, recognizer) as gallery:
+        notes = take_names(gallery.store, place.out)
+        crowd = gather_faces(photos, recognizer, how, done=done)
+        notes += filter(None, [take_faces(gallery, crowd, levels, how)])
+        shelved = shelves(gallery.store)
+    if place.layout == "folders":
+        notes += write_folders(place.out, shelved, crowd.faceless, done)
+    else:
+        facts = _facts(place, recognizer, levels, shelved, crowd)
+        write_page(place.out, shelved, crowd.faceless, facts, done)
+    return ClusteredPhotos(album_rows(shelved, crowd), crowd.faceless, crowd.problems, notes)
 
 
-def _part(crowd: Crowd, rows: IntArray) -> Crowd:
-    faces = tuple(crowd.faces[row] for row in rows.tolist())
-    return Crowd(crowd.seen, faces, crowd.photo[rows], crowd.vectors[rows])
-
-
-class _Writing:
-    """One run's changes of an album."""
-
-    def __init__(self, draft: Draft, state: _State, contract: str) -> None:
-        self.draft, self.state, self.contract = draft, state, contract
-        self.recorder, self.now = Recorder(draft), time.time()
-        self.people = dict(enumerate(state.people.values()))
-        named = (re.fullmatch(r"person (\d{1,9})", p.name) for p in state.people.values())
-        self.last = max((int(match[1]) for match in named if match), default=0)
-
-    def write(self, crowd: Crowd, fresh: IntArray, labels: IntArray) -> None:
-        """Put new people and faces, and people who came together; one entry of the journal."""
-        count = len(self.state.block)
-        for face, label in zip(self.state.faces, labels[:count].tolist(), strict=True):
-            person = self.people[label]
-            if face.person != person.id:
-                self.recorder.put(replace(face, person=person.id))
-        rows = {}
-        for place, label in zip(fresh.tolist(), labels[count:].tolist(), strict=True):
-            face = self._face(crowd, place, self._person(label))
-            self.recorder.put(face)
-            rows[face.id] = crowd.vectors[place]
-        self._leave(labels)
-        if rows:
-            self.draft.put_vectors(self.contract, rows)
-        self.recorder.enter("cluster")
-        self._remember(crowd)
-
-    def _person(self, label: int) -> Person:
-        if label not in self.people:
-            self.last += 1
-            name = f"person {self.last}"
-            person = Person(new_person_id(), name, self.now, automatic=True)
-            self.people[label] = person
-            self.recorder.put(person)
-        return self.people[label]
-
-    def _face(self, crowd: Crowd, place: int, person: Person) -> EnrolledFace:
-        photo = int(crowd.photo[place])
-        sighting = crowd.seen[photo].sighting
-        inside = place - int(np.searchsorted(crowd.photo, photo))
-        x1, y1, x2, y2 = (float(side) for side in crowd.faces[place].box)
-        return EnrolledFace(
-            self.draft.next_id(EnrolledFace),
-            person.id,
-            self.now,
-            sighting.photo,
-            sighting.source,
-            (x1, y1, x2, y2),
-            measures=dict(sighting.measures[inside]),
-        )
-
-    def _leave(self, labels: IntArray) -> None:
-        """Remove automatic people whose faces all came to somebody else."""
-        before, now = set(self.state.block.people), set(labels.tolist())
-        for label, person in list(self.people.items()):
-            if person.id in before and label not in now:
-                self.recorder.remove_person(person.id)
-
-    def _remember(self, crowd: Crowd) -> None:
-        seen = {one.sighting.photo[:SHORT] for one in crowd.seen if one.sighting.photo}
-        if not seen <= self.state.done:
-            value = json.dumps(sorted(seen | self.state.done))
-            self.draft.put(Setting(PHOTOS, value))
+def _facts(
+    place: Place, recognizer: Recognizer, levels: Levels, shelved: Sequence[Shelf], crowd: Crowd
+) -> dict[str, object]:
+    """What the page says of itself."""
+    free = levels.settings.family == "hdbscan"
+    return {
+        "album": str(place.out / FILE),
+        "model": recognizer.embedder.card.name,
+        "contract": recognizer.embedder.contract,
+        "method": levels.settings.method,
+        "threshold": None if free else levels.settings.threshold,
+        "fmr": levels.fmr,
+        "photos": len({face.photo for shelf in shelved for face in shelf.faces}),
+        "problems": crowd.problems,
+    }

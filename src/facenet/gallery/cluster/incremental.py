@@ -29,7 +29,6 @@ def add_faces(
     together: Pairs = (),
     apart: Pairs = (),
     templates: bool = True,
-    first_new: int = 0,
 ) -> IntArray:
     """Clusters of faces of which the first m have one already: int64 (n,).
 
@@ -54,12 +53,10 @@ def add_faces(
     reach = max(-0.99, threshold - (REACH if templates else 0))
     graph = neighbour_graph(rows, reach, most=MOST, since=len(labels))
     found = united(graph, rows, threshold, links, templates=templates)
-    return _numbered(found, labels, set(named), first_new)
+    return _numbered(found, labels, set(named))
 
 
-def _numbered(
-    found: IntArray, labels: IntArray, named: set[int], first_new: int
-) -> IntArray:
+def _numbered(found: IntArray, labels: IntArray, named: set[int]) -> IntArray:
     """Clusters under the numbers they had; the others after the highest, in order of faces."""
     sizes = np.bincount(labels)
     best: dict[int, tuple[bool, int, int]] = {}
@@ -67,7 +64,7 @@ def _numbered(
         rank = (label in named, int(sizes[label]), -label)
         best[cluster] = max(rank, best.get(cluster, rank))
     number = {cluster: -rank[2] for cluster, rank in best.items()}
-    highest = max(len(sizes), first_new)
+    highest = len(sizes)
     for cluster in found[len(labels) :].tolist():
         if cluster not in number:
             number[cluster], highest = highest, highest + 1
