@@ -158,8 +158,7 @@ class SqliteDraft(SqliteView):
 
     def _do(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement for each row. After a failure the draft cannot be committed."""
-        if not self.valid:
-            self.ask("")
+        self.require_valid()
         done = False
         try:
             with sqlite_errors(self.place):

@@ -9,6 +9,7 @@ was dropped, doubled or brought back from an older day does not go unseen.
 from __future__ import annotations
 
 import operator
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ class SqliteView:
         self._connection = connection
         self.place = place
         self._checked = checked
-        self.valid = True
+        self.valid, self._process = True, os.getpid()
         self._walks: dict[str, tuple[Key, Tally]] = {}
         self._tallies: dict[str, Tally] = {}
         for *values, found in self.ask("SELECT name, count, total, last, seal FROM tally"):
@@ -238,12 +239,17 @@ class SqliteView:
 
     def ask(self, question: str, bound: Sequence[Any] = ()) -> list[Any]:
         """All rows of an answer."""
-        if not self.valid:
-            raise GalleryError(
-                f"This view of the gallery {self.place} has ended. Use it inside its `with` block."
-            )
+        self.require_valid()
         with sqlite_errors(self.place):
             return self._connection.execute(question, bound).fetchall()
+
+    def require_valid(self) -> None:
+        """Raise GalleryError outside the block, or in a forked process."""
+        if not self.valid or self._process != os.getpid():
+            raise GalleryError(
+                f"This view of the gallery {self.place} has ended. Use it inside its `with` block, "
+                "in the process that began it."
+            )
 
     def require_seal(self, kind: str, values: Sequence[Value], found: Value) -> None:
         """Raise DamagedGalleryError where a row is not the one that was written."""

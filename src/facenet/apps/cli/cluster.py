@@ -1,4 +1,4 @@
-"""`facenet cluster`: whose faces are in these photos?"""
+"""`facenet cluster`, `facenet evaluate clusters`, `facenet bench cluster`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facenet.apps.cli.evaluating import Looking, answer
 from facenet.apps.cli.flags import Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar, note, note_faceless, print_json, print_rows
 
@@ -48,6 +49,17 @@ class Grouping:
         return Clustering(remember=not values.pop("no_cache"), **values)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What clustering is measured with; see `ClusterBench`."""
+
+    rows: int = flag(100_000, "Faces to generate.")
+    dimension: int = flag(512, "Values of a vector.")
+    method: str = flag("template", "template, average, whispers or dbscan.")
+    threshold: float = flag(0.6, "Similarity to decide at.")
+    seed: int = flag(0, "Of everything that is drawn.")
+
+
 @command
 def cluster(
     photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
@@ -76,6 +88,42 @@ def cluster(
     with bar("photos") as done:
         clustered = job.cluster_photos(found, recognizer, how, done=done)
     return _show(clustered, COLUMNS, output)
+
+
+@command
+def clusters(
+    images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
+    output: Output,
+    recognition: Recognition,
+    looking: Looking,
+    methods: Annotated[
+        str, typer.Option(help="Methods, with commas.")
+    ] = "template,average,whispers,dbscan,hdbscan,facenet-dbscan,facenet-whispers",
+    seed: Annotated[int, typer.Option(help="Of whispers and of the halves of the people.")] = 0,
+) -> int:
+    """How well faces cluster, where people are known.
+
+    Pairwise and B-cubed precision, recall and F of each method at several false-match rates,
+    beside the settings of facenet's two scripts.
+    """
+    from facenet.apps.jobs.clusterscores import score_folder, scores_text
+
+    recognizer, how = recognition.recognizer(), looking.gathering(recognition.flip)
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    with bar("pictures") as done:
+        found = score_folder(images, recognizer, how, methods=names, seed=seed, done=done)
+    answer(found, scores_text, output)
+    return 0
+
+
+@command
+def bench_cluster(output: Output, measured: Measured) -> int:
+    """Seconds and memory of clustering generated faces."""
+    from facenet.apps.jobs.clusterbench import ClusterBench, bench_text, measure_clustering
+
+    found = measure_clustering(ClusterBench(**asdict(measured)))
+    print_json(found) if output.json else print(bench_text(found))
+    return 0
 
 
 def _show(clustered: ClusteredPhotos, columns: tuple[str, ...], output: Output) -> int:

@@ -52,7 +52,9 @@ app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 for verb in (challenges.ijb, challenges.megaface, auditscore.gallery_audit):
     evaluate.app.command()(verb)
+evaluate.app.command()(cluster.clusters)
 app.add_typer(evaluate.app, name="evaluate")
+bench.app.command("cluster")(cluster.bench_cluster)
 app.add_typer(bench.app, name="bench")
 
 

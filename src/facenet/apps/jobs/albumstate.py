@@ -280,6 +280,8 @@ class _Writing:
             person = self.people[label]
             if face.person != person.id:
                 self.recorder.put(replace(face, person=person.id))
+        for label in np.unique(labels[count:]).tolist():
+            self._person(label)
         rows = {}
         for place, label in zip(fresh.tolist(), labels[count:].tolist(), strict=True):
             face = self._face(crowd, place, self._person(label))
