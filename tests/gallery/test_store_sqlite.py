@@ -80,7 +80,11 @@ def test_pragmas_are_set_whatever_the_defaults(place):
     sqlitefile.guard(connection, "G")
     asked = {
         name: connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ["journal_mode", "synchronous", "secure_delete", "foreign_keys", "trusted_schema", "cell_size_check", "temp_store", "mmap_size", "application_id", "user_version", "page_size"]
+        for name in (
+            *("journal_mode", "synchronous", "secure_delete", "foreign_keys", "trusted_schema"),
+            *("cell_size_check", "temp_store", "mmap_size", "application_id", "user_version"),
+            "page_size",
+        )
     }
     connection.close()
     assert asked == {
@@ -413,10 +417,12 @@ def test_a_full_disk_keeps_what_was_and_work_goes_on_with_space(place):
     resource.setrlimit(resource.RLIMIT_FSIZE, (place.stat().st_size, before[1]))
     try:
         for _ in range(2):
-            with pytest.raises(StorageError, match="is full or failed.*free some space"):
-                with store.write() as draft:
-                    for number in range(400):
-                        draft.put(Setting(f"s{number}", "x" * 3_000))
+            with (
+                pytest.raises(StorageError, match="is full or failed.*free some space"),
+                store.write() as draft,
+            ):
+                for number in range(400):
+                    draft.put(Setting(f"s{number}", "x" * 3_000))
             assert names(store) == ["Anna", "Name 2"]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

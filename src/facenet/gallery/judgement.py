@@ -56,6 +56,8 @@ class EnrolmentRules:
     unlike_fmr: a face is unlike a person when it is less similar to all their faces than this
     share of pairs of different people. 0.01 stops 98.5 % of faces given to a wrong person of LFW
     and 0.24 % of those given to the right one, who has two photos or more.
+    All of them together refuse 464 of the 13,232 faces (3.5 %) when LFW is enrolled in order: 252
+    for their pose, 128 blurred, 60 conflicts, 21 unlike, 13 low scores; some for two reasons.
     """
 
     min_face_size: float | None = 32.0

@@ -44,7 +44,7 @@ LARGEST_BLOCK = 32_768
 ALONE = 8192
 """Slots that one thread looks at before the others join, so that they start with a good T."""
 FIRST_SUMS = 4096
-"""Products of the first block, which gives a first T cheaply; each is twice as large as the last."""
+"""Products of the first block, for a first T at little cost; each block is twice the last."""
 FEW = 1 << 22
 """Multiplications below which ONNX Runtime is not started."""
 FLOOD = 1 << 21

@@ -166,7 +166,7 @@ class SqliteStore:
 
     def _fitting_options(self) -> str:
         """How to open the file: to write; to read, with a log; or as one nobody can change."""
-        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+        if _writable(self.path) and _writable(self.path.parent):
             return "mode=rw"
         probe = connect(self.path, "mode=ro", self._wait)
         try:
@@ -344,6 +344,10 @@ if hasattr(os, "register_at_fork"):
 def _identity(path: Path) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _size(path: Path, end: str) -> int:
