@@ -283,11 +283,15 @@ def test_what_cannot_be_backed_up_or_restored(tmp_path):
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("UPDATE person SET name = 'Eve'", "1 rows of the kind person are not as .*: a"),
+        (
+            "UPDATE person SET name = 'Eve' WHERE key = 'a'",
+            "1 rows of the kind person are not as .*: a",
+        ),
         ("UPDATE face SET person = 'b' WHERE key = 1", "rows of the kind face"),
         ("DELETE FROM vector WHERE key % 2 = 0", "There should be 2 rows of the kind vector"),
         ("DELETE FROM person WHERE key = 'b'", "rows speak of a person or a face"),
         ("UPDATE tally SET last = 0 WHERE name = 'face'", "counter of the kind face is behind"),
+        ("UPDATE tally SET count = 9 WHERE name = 'face'", "1 rows of the kind tally .*: face"),
         ("UPDATE change SET gone = put", "rows of the kind change"),
         ("DELETE FROM space", "There should be 1 rows of the kind space"),
         ("UPDATE vector SET seal = 'x'", "2 rows of the kind vector"),

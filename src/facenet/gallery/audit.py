@@ -84,7 +84,7 @@ class PersonRows:
         return cls(block, tuple(names.tolist()), labels, vectors.unit(sums), tuple(groups))
 
     def faces(self, rows: Sequence[int] | IntArray) -> tuple[int, ...]:
-        """The numbers of the faces in some rows."""
+        """The numbers of the faces in some rows, (n,)."""
         return tuple(int(self.block.ids[row]) for row in rows)
 
 

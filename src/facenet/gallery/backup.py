@@ -94,12 +94,12 @@ def restore(saved: str | Path, place: str | Path, *, overwrite: bool = False) ->
     when the backup is damaged; then nothing was changed.
     """
     origin, goal = Path(os.path.abspath(saved)), Path(os.path.abspath(place))
+    _require_whole(origin, named(origin), "The backup")
     if goal.is_dir() or (goal.exists() and origin.samefile(goal)):
         raise GalleryError(
-            f"A backup should be restored to another file than itself or a folder; got "
+            "A backup should be restored to another file than itself or a folder; got "
             f"{named(goal)}. Name the file of the gallery."
         )
-    _require_whole(origin, named(origin), "The backup")
     _require_unused(goal)
     past = _past(goal)
     with _part(goal) as part:

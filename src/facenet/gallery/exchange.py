@@ -157,7 +157,7 @@ class _Coming:
                 draft.put(row)
 
     def vectors(self, contract: str, ids: list[int], rows: FloatArray) -> None:
-        """Put the vectors of the faces that came in."""
+        """Put the vectors, (n, d), of the faces that came in."""
         pairs = zip(ids, rows, strict=True)
         new = {self.faces[face]: row for face, row in pairs if face in self.faces}
         if self._draft.get(Space, contract) is not None:

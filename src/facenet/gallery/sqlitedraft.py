@@ -135,9 +135,8 @@ class SqliteDraft(SqliteView):
                 self._do("DELETE FROM tally WHERE name = ?", [(name,)])
             elif tally != self._kept.get(name):
                 values = tally.values(name)
-                self._do(
-                    "REPLACE INTO tally VALUES (?, ?, ?, ?, ?)", [(*values, seal("tally", values))]
-                )
+                row = (name, *values[1:], seal("tally", values))
+                self._do("REPLACE INTO tally VALUES (?, ?, ?, ?, ?)", [row])
 
     def forget_changes(self, revision: int) -> None:
         """Go on from another revision, so that nobody's copy of before passes for this one."""

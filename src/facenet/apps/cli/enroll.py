@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
-from facenet.apps.cli.flags import Detection, Output, Places, command
-from facenet.apps.cli.gallery import Allow, Place, metadata_of, opened, reasons
+from facenet.apps.cli.flags import Detection, Output, Places, command, flag
+from facenet.apps.cli.gallery import ALLOW, Place, metadata_of, opened, reasons
 from facenet.apps.cli.outlet import note, print_json, print_rows
 
 COLUMNS = ("photo", "person", "person_id", "face", "already", "reasons", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolling:
+    """What is said of a person, and which reasons do not count."""
+
+    allow: str = flag("", ALLOW)
+    external_id: str | None = flag(None, "Their id elsewhere, unique.")
+    set: list[str] | None = flag(None, "Metadata of the person, NAME=VALUE; may be repeated.")
+
+    def said(self) -> dict[str, Any]:
+        """As `Gallery.enroll` takes them."""
+        metadata = metadata_of(self.set)
+        return {
+            "external_id": self.external_id,
+            "metadata": metadata,
+            "allow": reasons(self.allow),
+        }
 
 
 @command
@@ -20,11 +39,7 @@ def enroll(
     photos: Places,
     output: Output,
     detection: Detection,
-    allow: Allow = "",
-    external_id: Annotated[str | None, typer.Option(help="Their id elsewhere, unique.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Metadata.", metavar="NAME=VALUE")
-    ] = None,
+    enrolling: Enrolling,
 ) -> int:
     """Enrol photos of a person, one face each.
 
@@ -34,11 +49,8 @@ def enroll(
     from facenet.apps.jobs.photos import find_photos
 
     paths = [photo.path for photo in find_photos(photos)]
-    metadata, allowed = metadata_of(set_), reasons(allow)
     with opened(place, detection) as gallery:
-        answers = gallery.enroll(
-            person, paths, external_id=external_id, metadata=metadata, allow=allowed
-        )
+        answers = gallery.enroll(person, paths, **enrolling.said())
     rows = [answer.to_dict() for answer in answers]
     print_json(rows) if output.json else print_rows(rows, COLUMNS)
     refused = [row for row in rows if row["face"] is None]

@@ -21,13 +21,11 @@ app = typer.Typer(
 
 Place = Annotated[Path, typer.Argument(help="The gallery, one file.", metavar="GALLERY")]
 Who = Annotated[str, typer.Argument(help="A person: name, id or external id.", metavar="PERSON")]
-Allow = Annotated[
-    str,
-    typer.Option(
-        help="Reasons that do not count, with commas: several_faces, too_small, blurred, "
-        "extreme_pose, low_score, conflict, unlike."
-    ),
-]
+ALLOW = (
+    "Reasons that do not count, with commas: several_faces, too_small, blurred, extreme_pose, "
+    "low_score, conflict, unlike."
+)
+Allow = Annotated[str, typer.Option(help=ALLOW)]
 Where = Annotated[
     list[str] | None,
     typer.Option(help="Only people with this in their metadata.", metavar="NAME=VALUE"),

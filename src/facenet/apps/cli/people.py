@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facenet.apps.cli.flags import Deciding, Identifying, Output, Places, Recognition, command
+from facenet.apps.cli.flags import (
+    Deciding,
+    Identifying,
+    Output,
+    Places,
+    Recognition,
+    command,
+    flag,
+)
 from facenet.apps.cli.gallery import Among, opened
 from facenet.apps.cli.outlet import bar, note, print_csv, print_faces, print_json
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.photos import FaceRows
+    from facenet.gallery.answers import PersonVerification
     from facenet.gallery.compare import Verification
 
 SELECT = (
@@ -28,6 +38,16 @@ COLUMNS = (
 GALLERY_COLUMNS = (*COLUMNS, "person_id", "runner_up", "margin", "reason")
 
 
+@dataclass(frozen=True, slots=True)
+class Verifying(Deciding):
+    """How two photos are compared."""
+
+    select: str | None = flag(None, SELECT)
+    prior: float | None = flag(
+        None, "With a calibration: share of pairs of one person among yours."
+    )
+
+
 @command
 def verify(
     a: Annotated[
@@ -35,26 +55,19 @@ def verify(
     ],
     b: Annotated[Path, typer.Argument(help="Another photo with one face.")],
     output: Output,
-    deciding: Deciding,
+    how: Verifying,
     recognition: Recognition,
-    select: Select = None,
-    prior: Annotated[
-        float | None,
-        typer.Option(help="With a calibration: share of pairs of one person among yours."),
-    ] = None,
     gallery: Annotated[Path | None, typer.Option(help="Enrolled people, of whom A is one.")] = None,
 ) -> int:
     """Do two photos show the same person? Exit code 0: yes, 1: no.
 
     With --gallery: does a photo show this enrolled person?
     """
-    if gallery and prior is not None:
-        raise SettingsError("prior is for two photos; leave it out with --gallery.")
     if gallery:
-        return _verify_enrolled((gallery, str(a), b), output, deciding, recognition, select=select)
-    recognizer = recognition.recognizer(calibration=deciding.calibration)
+        return _verify_enrolled((gallery, str(a), b), output, how, recognition)
+    recognizer = recognition.recognizer(calibration=how.calibration)
     answer = recognizer.verify(
-        a, b, fmr=deciding.fmr, threshold=deciding.threshold, prior=prior, select=select
+        a, b, fmr=how.fmr, threshold=how.threshold, prior=how.prior, select=how.select
     )
     print_json(answer.to_dict()) if output.json else print(_sentence(answer))
     return 0 if answer.match else 1
@@ -118,27 +131,26 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
 
 
 def _verify_enrolled(
-    asked: tuple[Path, str, Path],
-    output: Output,
-    deciding: Deciding,
-    recognition: Recognition,
-    *,
-    select: str | None,
+    asked: tuple[Path, str, Path], output: Output, how: Verifying, recognition: Recognition
 ) -> int:
     """Does a photo show an enrolled person? asked: the gallery, the person, the photo."""
+    if how.prior is not None:
+        raise SettingsError("prior is for two photos; leave it out with --gallery.")
     place, who, photo = asked
-    with opened(place, recognition, deciding.calibration) as gallery:
-        answer = gallery.verify(who, photo, **deciding.rates(), select=select)
-    if output.json:
-        print_json(answer.to_dict())
-    else:
-        verdict, sign = ("it is", ">=") if answer.match else ("it is not", "<")
-        rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}, {answer.fmr_source}"
-        print(
-            f"{verdict} {answer.person}: similarity {answer.similarity:.3f} {sign} "
-            f"{answer.threshold:.3f} (false-match rate {rate}; {answer.comparisons} faces)"
-        )
+    with opened(place, recognition, how.calibration) as gallery:
+        answer = gallery.verify(who, photo, **how.rates(), select=how.select)
+    print_json(answer.to_dict()) if output.json else print(_person_sentence(answer))
     return 0 if answer.match else 1
+
+
+def _person_sentence(answer: PersonVerification) -> str:
+    """The answer about an enrolled person as one would say it."""
+    verdict, sign = ("it is", ">=") if answer.match else ("it is not", "<")
+    rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}, {answer.fmr_source}"
+    return (
+        f"{verdict} {answer.person}: similarity {answer.similarity:.3f} {sign} "
+        f"{answer.threshold:.3f} (false-match rate {rate}; {answer.comparisons} faces)"
+    )
 
 
 def _among_known(
