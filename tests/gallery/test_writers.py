@@ -195,7 +195,7 @@ def test_every_change_of_four_writers_is_there_and_readers_and_backups_see_whole
 
 def test_without_the_lock_it_is_found_out(tmp_path: Path) -> None:
     path = created(tmp_path)
-    processes = started(path, 40, locked=False)
+    processes = started(path, 20, locked=False)
     histories, wrong = ended(processes)
     problems = [*wrong, *verify(path).problems]
     assert len(problems) > 0

@@ -163,7 +163,9 @@ def _fill(folder: _Marked, photos: Mapping[str, str]) -> list[str]:
     _clear(folder, names)
     data = {"owner": folder.owner, "name": folder.path.name, "files": names}
     with written(folder.path / MARK) as file:
-        file.write((json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"))
+        file.write(
+            (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace")
+        )
     return notes
 
 

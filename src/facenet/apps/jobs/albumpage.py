@@ -64,9 +64,7 @@ def write_page(
             file.write(content.encode("utf-8", "backslashreplace"))
 
 
-def _person(
-    out: Path, shelf: Shelf, number: int, pictures: Mapping[int, str]
-) -> dict[str, Any]:
+def _person(out: Path, shelf: Shelf, number: int, pictures: Mapping[int, str]) -> dict[str, Any]:
     return {
         "cluster": number,
         "id": shelf.person.id,

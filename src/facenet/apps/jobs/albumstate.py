@@ -178,7 +178,9 @@ def _read(view: View, contract: str) -> _State:
         for ruling in rulings
         if not ruling.same and ruling.face in row and ruling.person in first
     ]
-    told = {ruling.person for ruling in rulings} | {one for a in aparts for one in (a.first, a.second)}
+    told = {ruling.person for ruling in rulings} | {
+        one for a in aparts for one in (a.first, a.second)
+    }
     told |= {p.id for p in people.values() if not p.automatic or p.external_id or p.metadata}
     kept = view.get(Setting, PHOTOS)
     return _State(

@@ -173,9 +173,7 @@ def _held_out(
     return rows
 
 
-def _in_two_parts(
-    whole: _Trial, rates: Mapping[float, float], seed: int
-) -> dict[str, Any]:
+def _in_two_parts(whole: _Trial, rates: Mapping[float, float], seed: int) -> dict[str, Any]:
     """The default method with all faces at once, and with one half added to the other."""
     rate = min(rates, key=lambda rate: abs(np.log(rate / DEFAULT_FMR)))
     settings = ClusterSettings(DEFAULT_METHOD, rates[rate])

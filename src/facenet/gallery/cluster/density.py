@@ -42,9 +42,7 @@ def dbscan(graph: Neighbours, links: Links | None = None, *, samples: int = 1) -
     order = np.argsort(given.unit, kind="stable")
     same = given.unit[order[1:]] == given.unit[order[:-1]]
     ties = np.stack([order[:-1][same], order[1:][same]])
-    label = joined(
-        len(rows), np.concatenate([first, ties[0]]), np.concatenate([second, ties[1]])
-    )
+    label = joined(len(rows), np.concatenate([first, ties[0]]), np.concatenate([second, ties[1]]))
     if given.binding():
         label = _apart(label, given, graph, core)
     return by_size(label)
@@ -58,12 +56,12 @@ def _edges(graph: Neighbours, core: NDArray[np.bool_]) -> tuple[IntArray, IntArr
     order = reached[np.lexsort((-graph.similarity[reached], rows[reached]))]
     _, nearest = np.unique(rows[order], return_index=True)
     border = order[nearest]
-    return np.concatenate([rows[both], rows[border]]), np.concatenate([columns[both], columns[border]])
+    return np.concatenate([rows[both], rows[border]]), np.concatenate(
+        [columns[both], columns[border]]
+    )
 
 
-def _apart(
-    label: IntArray, links: Links, graph: Neighbours, core: NDArray[np.bool_]
-) -> IntArray:
+def _apart(label: IntArray, links: Links, graph: Neighbours, core: NDArray[np.bool_]) -> IntArray:
     """Clusters in which two units are that may not come together, joined anew without that."""
     where = np.zeros(links.units, np.int64)
     where[links.unit] = label

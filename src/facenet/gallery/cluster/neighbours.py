@@ -156,7 +156,9 @@ class _Edges:
         What is not among the best of some pairs is not among those of more, so cutting on the way
         ends in the same edges as cutting once.
         """
-        degree = np.bincount(self.first, minlength=count) + np.bincount(self.second, minlength=count)
+        degree = np.bincount(self.first, minlength=count) + np.bincount(
+            self.second, minlength=count
+        )
         full = degree > most
         if not full.any():
             return self
