@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from crashing.disk import Disk, Event, build_shim, environment, events
 from crashing.kills import Tally
 from crashing.ledger import Ledger, State
 from crashing.operations import Program, Voice, make_templates, present
-
 from facenet.errors import FacenetError
 from facenet.gallery.sqlite import SqliteStore
 

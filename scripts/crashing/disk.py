@@ -137,7 +137,7 @@ def build_shim(folder: Path) -> Path:
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None or sysconfig.get_platform().split("-")[0] != "linux":
         raise StorageError(
-            "Cuts and failing disks need Linux and a C compiler; there is no cc, gcc or clang here. "
+            "Cuts and failing disks need Linux and a C compiler; there is no cc, gcc or clang. "
             "Install one (apt-get install gcc libc6-dev)."
         )
     library = folder / "shim.so"

@@ -23,18 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from crashing.disk import build_shim, environment
+from crashing.kills import PiecemealStore
 from crashing.ledger import State, contents
 from crashing.operations import (
     LATER,
     Program,
     Voice,
+    digest_of,
     make_templates,
     opened,
     put_faces,
     put_person,
 )
-
 from facenet.errors import DamagedGalleryError, FacenetError, StorageError
 from facenet.gallery import corrections
 from facenet.gallery.backup import backup, restore, verify
@@ -56,12 +58,14 @@ CALLS = 3000
 @dataclass(frozen=True, slots=True)
 class Case:
     """An operation. target: file that it makes or replaces, beside the gallery. schema: that its
-    file is opened with. inside: it is done on an open store, and is one draft."""
+    file is opened with. inside: it is done on an open store, and is one draft. like: a file with
+    the rows that the target then has, none for a new gallery."""
 
     act: Callable[[Path, Store | None], Any]
     target: str = "gallery.db"
     schema: tuple[str, ...] = MIGRATIONS
     inside: bool = False
+    like: str = "gallery.db"
 
 
 def enrol(path: Path, store: Store | None) -> None:
@@ -96,33 +100,43 @@ def _silent(what: Mapping[str, Any]) -> None:
 
 
 CASES: Mapping[str, Case] = {
-    "create": Case(lambda path, _: SqliteStore(path.with_name("new.db"), create=True), "new.db"),
+    "create": Case(
+        lambda path, _: SqliteStore(path.with_name("new.db"), create=True), "new.db", like=""
+    ),
     "enrol": Case(enrol, inside=True),
     "import": Case(many, inside=True),
     "delete": Case(delete, inside=True),
     "merge": Case(merge, inside=True),
     "backup": Case(lambda path, store: backup(store or path, path.with_name("copy.db")), "copy.db"),
     "migrate": Case(lambda path, _: SqliteStore(path, migrations=LATER), schema=LATER),
-    "restore": Case(lambda path, _: restore(path.with_name("saved.db"), path), "gallery.db"),
+    "restore": Case(lambda path, _: restore(path.with_name("saved.db"), path), like="saved.db"),
 }
 
 
 class Trial:
     """One operation with one failing call, in a folder of its own."""
 
-    def __init__(self, name: str, mode: str, at: int, origin: Path, folder: Path) -> None:
+    def __init__(
+        self, name: str, mode: str, at: int, origin: Path, folder: Path, *, broken: bool
+    ) -> None:
         self.case, self.mode, self.at = CASES[name], mode, at
         for kept in origin.iterdir():
             shutil.copyfile(kept, folder / kept.name)
         self.path, self.target = folder / "gallery.db", folder / self.case.target
         self.problems: list[str] = []
         self.store: Store | None = None
-        if name in ("enrol", "import", "delete", "merge", "backup"):
+        if name == "backup" or self.case.inside:
             self.store = SqliteStore(self.path)
+            if broken:
+                self.store = PiecemealStore(self.store)
             with self.store.read() as view:
                 self.before = contents(view)
         else:
             self.before = self.there()
+        self.finished = digest_of({})
+        if self.case.like:
+            with opened(folder / self.case.like) as view:
+                self.finished = digest_of(contents(view))
 
     def run(self) -> bool:
         """Do it; whether a call failed."""
@@ -165,8 +179,16 @@ class Trial:
     def unchanged(self, names: set[str]) -> None:
         """Nothing is half done: the target is as it was, and no other file is left."""
         before = self.before if self.target == self.path else {}
-        self.expect(self.there() == before, "it failed and changed something")
-        left = {name for name in os.listdir(self.path.parent) if not name.endswith(("-wal", "-shm"))}
+        there = self.there()
+        if self.mode == "fails on" and there != before:  # it could not be taken back: is it whole?
+            self.expect(digest_of(there) == self.finished, "it failed and left a part")
+            if self.target != self.path:
+                self.target.unlink()
+        else:
+            self.expect(there == before, "it failed and changed something")
+        left = {
+            name for name in os.listdir(self.path.parent) if not name.endswith(("-wal", "-shm"))
+        }
         if self.mode != "fails on":  # then nothing can be removed either
             self.expect(left <= names, f"files are left: {left - names}")
 
@@ -236,7 +258,7 @@ def shim() -> Any:
     return ctypes.CDLL(None)
 
 
-def run(name: str, mode: str, origin: Path, scratch: Path, every: int) -> tuple[int, list[str]]:
+def run(name: str, mode: str, disk: Path, *, every: int, broken: bool) -> tuple[int, list[str]]:
     """Fail the calls of an operation one after the other: how many, and what was wrong.
 
     every: of the calls from the fourth on only each so-manieth, for a quick look.
@@ -244,8 +266,8 @@ def run(name: str, mode: str, origin: Path, scratch: Path, every: int) -> tuple[
     problems: list[str] = []
     at, trials = 1, 0
     while at < CALLS:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            trial = Trial(name, mode, at, origin, Path(folder))
+        with tempfile.TemporaryDirectory(dir=disk) as folder:
+            trial = Trial(name, mode, at, disk / "origin", Path(folder), broken=broken)
             reached = trial.run()
         problems += [f"{name}, {mode}, call {at}: {problem}" for problem in trial.problems]
         if not reached:
@@ -272,22 +294,25 @@ def prepare(folder: Path) -> None:
             left.unlink()
 
 
-def collect(every: int) -> list[dict[str, Any]]:
-    """Run all of it over the shim, in another process: a row per operation and kind of failure."""
+def collect(every: int = 1, *, broken: bool = False) -> list[dict[str, Any]]:
+    """Run all of it over the shim, in another process: a row per operation and kind of failure.
+
+    broken: with a store whose drafts are kept piece by piece, for a negative control.
+    """
     with tempfile.TemporaryDirectory(prefix="facenet-faults-") as scratch:
         disk = Path(scratch) / "disk"
         disk.mkdir()
         library = build_shim(Path(scratch))
-        command = [sys.executable, "-m", "crashing.faults", str(disk), str(every)]
+        command = [sys.executable, "-m", "crashing.faults", str(disk), str(every), str(int(broken))]
         paths = os.pathsep.join(path for path in sys.path if path)
         home = environment(library, disk) | {"PYTHONPATH": paths}
         answer = subprocess.run(command, check=True, env=home, stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
-def report() -> int:
+def report(*, broken: bool) -> int:
     """Print a line per operation, and one at the end; 1 when anything was wrong."""
-    rows = collect(1)
+    rows = collect(broken=broken)
     for row in rows:
         print(f"{row['name']}, {row['mode']}: {row['calls']} calls, {len(row['problems'])} wrong")
         for problem in row["problems"][:5]:
@@ -297,17 +322,16 @@ def report() -> int:
     return 1 if wrong else 0
 
 
-def _main(disk: Path, every: int) -> None:
-    origin, scratch = disk / "origin", disk / "scratch"
-    origin.mkdir()
-    scratch.mkdir()
-    prepare(origin)
-    for name in CASES:
+def _main(disk: Path, every: int, broken: bool) -> None:
+    (disk / "origin").mkdir()
+    prepare(disk / "origin")
+    for name, case in CASES.items():
         for mode in MODES:
-            calls, problems = run(name, mode, origin, scratch, every)
-            row = {"name": name, "mode": mode, "calls": calls, "problems": problems}
-            print(json.dumps(row), flush=True)
+            if case.inside or not broken:
+                calls, problems = run(name, mode, disk, every=every, broken=broken)
+                row = {"name": name, "mode": mode, "calls": calls, "problems": problems}
+                print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1")

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from crashing.ledger import Ledger, State
 from crashing.operations import BESIDE, Program, Voice, make_templates, present, sweep
-
 from facenet.errors import DamagedGalleryError, FacenetError
 from facenet.gallery.backup import verify
 from facenet.gallery.sqlite import SqliteStore
@@ -198,9 +198,8 @@ def _play(path: Path, setup: Setup, seed: int, sink: int) -> None:
         program = Program(path, inner, Voice(say, early=setup.early), seed)
         while True:
             program.step()
-    except BaseException:
+    finally:  # whatever it was: the parent has to hear of it, and its own code must not run here
         say({"error": traceback.format_exc()[-600:]})
-    finally:
         os._exit(0)
 
 
@@ -255,9 +254,9 @@ def _work(kills: int, seed: int, setup: Setup, sink: int) -> None:
         answer = {name: getattr(tally, name) for name in names} | {"during": dict(tally.during)}
         with open(sink, "w") as file:
             json.dump(answer, file)
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
     finally:
+        if sys.exc_info()[0]:
+            traceback.print_exc(file=sys.stderr)
         os._exit(0)
 
 

@@ -25,7 +25,7 @@ def main() -> int:
     options = _options()
     begun = time.monotonic()
     if options.faults:
-        return faults.report()
+        return faults.report(broken=options.negative_control)
     if options.negative_control:
         return _controls(options)
     if options.cuts:

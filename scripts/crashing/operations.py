@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crashing.ledger import State, contents
 
+from crashing.ledger import State, contents
 from facenet.errors import InputError
 from facenet.gallery import corrections, upgrade
 from facenet.gallery.backup import backup, restore
@@ -57,7 +57,9 @@ class Voice:
         yield
         self.done(number)
 
-    def begin(self, put: Mapping[str, str], gone: tuple[str, ...], new: tuple[int, ...] = ()) -> int:
+    def begin(
+        self, put: Mapping[str, str], gone: tuple[str, ...], new: tuple[int, ...] = ()
+    ) -> int:
         self.number += 1
         self.say({"begin": self.number, "put": put, "gone": gone, "new": new})
         if self.early:

@@ -186,6 +186,21 @@ def test_live_rebuilt_and_loaded_indexes_are_one(tmp_path, seed):
         assert live.people == loaded.people
 
 
+def test_a_space_of_another_size_in_place_of_the_old_one():
+    rows = hard_rows(20, 6, 0)
+    store = enrolled(rows, ["a", "b"] * 10)
+    index = Index(store, CONTRACT)
+    index.search(rows[:2], template=True)
+    wider = hard_rows(20, 9, 1)
+    with store.write() as draft:
+        draft.delete(Space, CONTRACT)
+        draft.put(Space(CONTRACT, "toy", 9, "active", 1.0))
+        draft.put_vectors(CONTRACT, {face: wider[face] for face in range(3, 12)})
+    for pooled in (False, True):
+        wanted = brute_force(store, wider[:3], 5, pooled=pooled)
+        assert index.search(wider[:3], template=pooled) == wanted
+
+
 class Meddling(NumpyProducts):
     """Products during which another program writes to the gallery."""
 

@@ -12,8 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,14 @@ from facenet.gallery.records import EnrolledFace, Person
 from facenet.gallery.seals import ADVICE
 from facenet.gallery.sqlite import SqliteStore, open_here
 from facenet.gallery.sqlitedraft import SqliteDraft
-from facenet.gallery.sqlitefile import named, private_file, sqlite_errors, sync
+from facenet.gallery.sqlitefile import (
+    named,
+    part_beside,
+    require_no_log,
+    sqlite_errors,
+    sync,
+    sync_name,
+)
 from facenet.gallery.sqliterows import SqliteView
 from facenet.gallery.store import Store
 from facenet.gallery.verifying import VerifyReport, open_as_it_is, verify
@@ -73,13 +79,15 @@ def backup(source: Store | str | Path, target: str | Path, *, overwrite: bool = 
     store = source if isinstance(source, SqliteStore) else SqliteStore(source)
     try:
         _require_free(goal, overwrite=overwrite)
-        with _part(goal) as part:
+        with part_beside(goal) as part:
             store.copy_to(part)
             _require_whole(part, store.place, "The gallery")
             with sqlite_errors(named(goal)):
+                require_no_log(part, named(goal))
                 sync(part)
+                there = goal.exists()
                 os.replace(part, goal)
-                sync(goal.parent)
+                sync(goal.parent) if there else sync_name(goal)
     finally:
         if store is not source:
             store.close()
@@ -102,7 +110,7 @@ def restore(saved: str | Path, place: str | Path, *, overwrite: bool = False) ->
         )
     _require_unused(goal)
     past = _past(goal)
-    with _part(goal) as part:
+    with part_beside(goal) as part:
         store = open_as_it_is(origin, checked=True)
         try:
             store.copy_to(part)
@@ -222,35 +230,38 @@ def _locked(path: Path) -> bool:
 
 def _take_place(part: Path, goal: Path, *, overwrite: bool) -> str | None:
     """Let the new file take its place. At no time is there neither; a log of the old one is put
-    away first, for SQLite would play it into the new one."""
+    away first, for SQLite would play it into the new one. What fails is taken back."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     aside = goal.with_name(f"{goal.name}.replaced-{stamp}-{secrets.token_hex(2)}")
-    there = goal.exists()
+    kept = goal.exists() and not overwrite
     with sqlite_errors(named(goal)):
+        require_no_log(part, named(goal))
         sync(part)
-        if there and not overwrite:
-            os.link(goal, aside)
-        for end in ("-wal", "-shm"):
-            old = Path(f"{goal}{end}")
-            if old.exists() and not overwrite and end == "-wal":
-                os.replace(old, f"{aside}{end}")
-            elif old.exists():
-                old.unlink()
-        os.replace(part, goal)
-        sync(goal.parent)
-    return named(aside) if there and not overwrite else None
+        done = False
+        try:
+            if kept:
+                os.link(goal, aside)
+                _move_log(goal, aside)
+            for end in ("-wal", "-shm"):
+                Path(f"{goal}{end}").unlink(missing_ok=True)
+            there = goal.exists()
+            os.replace(part, goal)
+            sync(goal.parent) if there else sync_name(goal)
+            done = True
+        finally:
+            if kept and not done:
+                _put_back(aside, goal)
+    return named(aside) if kept else None
 
 
-@contextmanager
-def _part(goal: Path) -> Iterator[Path]:
-    """An empty, private file beside the goal, which is gone at the end."""
-    part = goal.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        with sqlite_errors(named(goal)):
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            private_file(part)
-        yield part
-    finally:
-        for end in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{part}{end}").unlink()
+def _move_log(old: Path, new: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.replace(f"{old}-wal", f"{new}-wal")
+
+
+def _put_back(aside: Path, goal: Path) -> None:
+    with suppress(OSError):
+        if aside.exists():
+            os.replace(aside, goal)
+            aside.unlink(missing_ok=True)  # two names of one file stay two
+            _move_log(aside, goal)

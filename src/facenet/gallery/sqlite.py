@@ -15,15 +15,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from facenet.errors import DamagedGalleryError, GalleryError, StorageError
+from facenet.gallery.descriptors import Held
 from facenet.gallery.migrations import MIGRATIONS, expected_schema, migrate, schema
+from facenet.gallery.scrubbing import scrub
 from facenet.gallery.seals import ADVICE
 from facenet.gallery.sqlitedraft import SqliteDraft
 from facenet.gallery.sqlitefile import (
     connect,
     create_file,
     guard,
+    held_gallery,
+    identity,
     named,
-    require_gallery_file,
+    remove_file,
+    size_of,
     sqlite_errors,
 )
 from facenet.gallery.sqliterows import SqliteView
@@ -64,10 +69,18 @@ class SqliteStore:
         self._process = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._options = "mode=rw"
+        self._held: list[Held] = []
+        self._connections = 0
         if create:
             create_file(self.path, self._migrations)
-        self._first_look()
-        _STORES.add(self)
+        try:
+            self._first_look()
+            _STORES.add(self)
+        finally:
+            if self not in _STORES:
+                self.close()
+                if create:
+                    remove_file(self.path)
 
     @property
     def pending_erasure(self) -> bool:
@@ -136,15 +149,16 @@ class SqliteStore:
         for connection in spare:
             if self._erasing:
                 self._clean(connection)
-            connection.close()
+            self._shut(connection)
+        self._let_go()
 
     def _first_look(self) -> None:
         """Is this a gallery, whole and of a version that is known here?"""
-        require_gallery_file(self.path)
+        self._held.append(held_gallery(self.path))
         with sqlite_errors(self.place):
-            self._identity = _identity(self.path)
+            self._identity = identity(self.path)
             self._options = self._fitting_options()
-        self._old_log = _size(self.path, "-wal") > 0
+        self._old_log = size_of(self.path, "-wal") > 0
         connection = self._connect()
         try:
             with sqlite_errors(self.place):
@@ -172,7 +186,7 @@ class SqliteStore:
         try:
             probe.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
-            if _size(self.path, "-wal"):
+            if size_of(self.path, "-wal"):
                 raise StorageError(
                     f"The gallery {self.place} was not closed cleanly, and its folder cannot be "
                     "written, so that it cannot be read here. Open it once where it can be written."
@@ -192,7 +206,22 @@ class SqliteStore:
             finally:
                 if not done:
                     connection.close()
+        with self._guard:
+            self._connections += 1
         return connection
+
+    def _shut(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+        with self._guard:
+            self._connections -= 1
+
+    def _let_go(self) -> None:
+        """Once the last connection is closed, and not before: see `gallery.descriptors`."""
+        with self._guard:
+            done = not self._open and not self._connections
+            held, self._held = (self._held, []) if done else ([], self._held)
+        for file in held:
+            file.release()
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -207,12 +236,12 @@ class SqliteStore:
         with self._guard:
             self._require_open()
             with sqlite_errors(self.place):
-                same = self.path.exists() and _identity(self.path) == self._identity
+                same = self.path.exists() and identity(self.path) == self._identity
             if same and self._spare:
                 return self._spare.pop()
             stale, self._spare = self._spare, []
         for connection in stale:
-            connection.close()
+            self._shut(connection)
         if not same:
             self._first_look()
             return self._take()
@@ -227,7 +256,8 @@ class SqliteStore:
             if self._open and len(self._spare) < SPARE and not immutable:
                 self._spare.append(connection)
                 return
-        connection.close()
+        self._shut(connection)
+        self._let_go()
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection, begin: str) -> Iterator[None]:
@@ -270,15 +300,36 @@ class SqliteStore:
             self._writer.release()
 
     def _clean(self, connection: sqlite3.Connection) -> None:
-        """Bring the log into the file and empty it. What was committed stays so if that fails."""
-        with suppress(sqlite3.Error):
-            connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
-            try:
-                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
-            if not busy:
+        """Bring the log into the file, empty it, and clear what deleted rows left on their pages.
+        What was committed stays so if that fails; it is done later then."""
+        with suppress(sqlite3.Error, OSError, StorageError):
+            if self._emptied(connection) and self._scrubbed() and self._emptied(connection):
                 self._erasing = self._old_log = False
+
+    def _emptied(self, connection: sqlite3.Connection) -> bool:
+        """Whether the log could be brought into the file: nobody reads from it any more."""
+        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+        try:
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
+
+    def _scrubbed(self) -> bool:
+        """Whether the pages could be cleared. A commit that changes nothing makes everybody read
+        them anew, or a copy in memory might be written again."""
+        connection = self._connect()
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+            with self._transaction(connection, "BEGIN IMMEDIATE"):
+                if size_of(self.path, "-wal"):
+                    return False
+                if scrub(self._held[-1]):
+                    version = connection.execute("PRAGMA user_version").fetchone()[0]
+                    connection.execute(f"PRAGMA user_version = {version}")
+                connection.execute("COMMIT")
+            return True
+        finally:
+            self._shut(connection)
 
     def _still(self) -> object:
         """What would change if somebody wrote to a file that is read as unchangeable."""
@@ -286,7 +337,7 @@ class SqliteStore:
             return None
         with sqlite_errors(self.place):
             now = os.stat(self.path)
-        return now.st_ino, now.st_size, now.st_mtime_ns, _size(self.path, "-wal")
+        return now.st_ino, now.st_size, now.st_mtime_ns, size_of(self.path, "-wal")
 
     def _require_writable(self) -> None:
         if self._options != "mode=rw":
@@ -304,7 +355,7 @@ class SqliteStore:
         with self._guard:
             spare, self._spare = self._spare, []
         for connection in spare:
-            connection.close()
+            self._shut(connection)
 
     def _after_fork(self) -> None:
         self._guard, self._writer = threading.Lock(), threading.Lock()
@@ -341,17 +392,5 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
-
-
 def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _size(path: Path, end: str) -> int:
-    try:
-        return os.stat(f"{path}{end}").st_size
-    except OSError:
-        return 0

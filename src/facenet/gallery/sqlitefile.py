@@ -10,11 +10,13 @@ import os
 import secrets
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from facenet.errors import DamagedGalleryError, FacenetError, GalleryError, StorageError
+from facenet.gallery.descriptors import Held
 from facenet.gallery.migrations import migrate
 from facenet.gallery.seals import ADVICE
 
@@ -37,6 +39,10 @@ that shrinks while it is read is an error and no signal."""
 MAC_GUARDS = (("fullfsync", "ON", 1), ("checkpoint_fullfsync", "ON", 1))
 """On macOS only these bring bytes to the disk."""
 
+PART = ".facenet-"
+"""What names of unfinished files begin with."""
+LEFT_BEHIND = 3600.0
+"""Seconds without a change after which an unfinished file is nobody's."""
 HEADER = 100
 """Bytes of the header of an SQLite file."""
 
@@ -83,14 +89,14 @@ def named(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")[:300]
 
 
-def require_gallery_file(path: Path) -> None:
-    """Raise GalleryError for what is no gallery at all, before SQLite touches it."""
+def held_gallery(path: Path) -> Held:
+    """The file of a gallery, held open. Raises GalleryError for what is no gallery at all, before
+    SQLite touches it."""
     place = named(path)
     try:
-        if path.is_dir():
+        if path.exists() and not path.is_file():
             raise GalleryError(f"A gallery is a file; {place} is a folder. Name the file in it.")
-        with path.open("rb") as file:
-            head = file.read(HEADER)
+        file = Held(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(
             f"There is no gallery at {place}. Make one with `facenet gallery create`."
@@ -100,6 +106,18 @@ def require_gallery_file(path: Path) -> None:
             f"Cannot read the gallery {place}: {getattr(error, 'strerror', None) or error}. Check "
             "its path and your rights."
         ) from error
+    sound = False
+    try:
+        with sqlite_errors(place):
+            _require_head(place, file.read(0, HEADER))
+        sound = True
+    finally:
+        if not sound:
+            file.release()
+    return file
+
+
+def _require_head(place: str, head: bytes) -> None:
     if not head:
         raise DamagedGalleryError(
             f"The gallery {place} is empty, as if a copy had been broken off. {ADVICE}"
@@ -121,18 +139,17 @@ def create_file(path: Path, migrations: Sequence[str]) -> None:
     Raises GalleryError when there is a file already, StorageError when it cannot be made.
     """
     place = named(path)
-    part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         with sqlite_errors(place):
-            path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() or path.is_symlink():
                 raise FileExistsError
-            private_file(part)
+        with part_beside(path) as part, sqlite_errors(place):
             with closing(connect(part)) as connection:
                 connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
                 guard(connection, place)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 migrate(connection, migrations)
+            require_no_log(part, place)
             _publish(part, path)
     except (FileExistsError, StorageError) as error:
         if isinstance(error, FileExistsError) or isinstance(error.__cause__, FileExistsError):
@@ -140,10 +157,46 @@ def create_file(path: Path, migrations: Sequence[str]) -> None:
                 f"There is a file already at {place}. Open it, or choose another name."
             ) from error
         raise
+
+
+@contextmanager
+def part_beside(goal: Path) -> Iterator[Path]:
+    """An empty, private file beside the goal, which is gone at the end, as are those that programs
+    which were killed have left. Raises StorageError."""
+    part = goal.parent / f"{PART}{secrets.token_hex(8)}.part"
+    try:
+        with sqlite_errors(named(goal)):
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            remove_old_parts(goal.parent)
+            private_file(part)
+        yield part
     finally:
-        for end in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                part.with_name(part.name + end).unlink()
+        remove_file(part)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that is not wanted after all, and what SQLite laid beside it."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            Path(f"{path}{end}").unlink()
+
+
+def remove_old_parts(folder: Path) -> None:
+    """Remove what programs that were killed meant to finish: nobody wrote to it for an hour."""
+    for left in folder.glob(f"{PART}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                left.unlink()
+
+
+def require_no_log(part: Path, place: str) -> None:
+    """Raise StorageError where closing could not bring the log of a new file into it: SQLite says
+    nothing of it then, and leaves the log."""
+    if size_of(part, "-wal"):
+        raise StorageError(
+            f"The disk of {place} is full or failed while its new file was written. Nothing was "
+            "changed; free some space, then try again."
+        )
 
 
 def private_file(path: Path) -> None:
@@ -162,7 +215,19 @@ def _publish(part: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError from None
         os.replace(part, path)
-    sync(path.parent)
+    sync_name(path)
+
+
+def sync_name(path: Path) -> None:
+    """Bring the name of a new file to the disk; where that fails the file is not there."""
+    done = False
+    try:
+        sync(path.parent)
+        done = True
+    finally:
+        if not done:
+            with suppress(OSError):
+                path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -174,6 +239,20 @@ def sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another of its name. Raises OSError."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def size_of(path: Path, end: str) -> int:
+    """Bytes of the file whose name has this end too; none where there is no such file."""
+    try:
+        return os.stat(f"{path}{end}").st_size
+    except OSError:
+        return 0
 
 
 def connect(path: Path, options: str = "mode=rw", wait: float = 30.0) -> sqlite3.Connection:

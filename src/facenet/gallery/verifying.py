@@ -15,7 +15,7 @@ from facenet.gallery.migrations import MIGRATIONS
 from facenet.gallery.records import NORM_SLACK, EnrolledFace, Person, Space
 from facenet.gallery.seals import SIZE, TABLES, seal_vector
 from facenet.gallery.sqlite import SqliteStore
-from facenet.gallery.sqlitefile import require_gallery_file
+from facenet.gallery.sqlitefile import held_gallery
 from facenet.gallery.sqliterows import FACE_BITS, SqliteView, Tally, fits, vector_tally
 
 BLOCK = 8192
@@ -56,9 +56,11 @@ class VerifyReport:
 
 def schema_version(path: Path) -> int:
     """The schema a file is at, as its header says, at most the newest one known here."""
-    require_gallery_file(path)
-    with path.open("rb") as file:
-        return min(int.from_bytes(file.read(64)[60:64], "big"), len(MIGRATIONS))
+    file = held_gallery(path)
+    try:
+        return min(int.from_bytes(file.read(60, 4), "big"), len(MIGRATIONS))
+    finally:
+        file.release()
 
 
 def open_as_it_is(path: Path, *, checked: bool) -> SqliteStore:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 from facenet.apps.jobs.albumfolders import take_names, write_folders
 from facenet.apps.jobs.albumpage import require_page_extra, write_page
 from facenet.apps.jobs.albumstate import (
     FILE,
+    SHORT,
     Shelf,
     album_rows,
+    follow_moved,
+    looked_at,
     open_album,
     require_outside,
     shelves,
@@ -25,11 +29,14 @@ from facenet.apps.jobs.clustering import (
     gather_faces,
     levels_of,
 )
+from facenet.apps.jobs.everyface import digest_of
 from facenet.apps.jobs.photos import Done, Photo
 from facenet.errors import SettingsError
 from facenet.recognizer import Recognizer
 
 LAYOUTS = ("folders", "album")
+UNFINISHED = ".unfinished"
+"""Folder below OUT of what was seen by a run that has not come to its end; then it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +71,30 @@ def make_album(
 ) -> ClusteredPhotos:
     """Make an album of photos, or add them to the one that is there.
 
-    done: called for photos looked at, then for those written. A row has what `cluster_photos` gives, and person and person_id. Raises ContractError for an
-    album of another model, StorageError, GalleryError.
+    done: called for photos looked at, then for those written. A row has what `cluster_photos`
+    gives, and person and person_id. Raises ContractError for an album of another model,
+    StorageError, GalleryError.
     """
     levels = levels_of(recognizer, how)
     with open_album(place.out, recognizer) as gallery:
         notes = take_names(gallery.store, place.out)
-        crowd = gather_faces(photos, recognizer, how, done=done)
+        digests = {photo.path: digest_of(photo).hex() for photo in photos}
+        known = looked_at(gallery.store)
+        new = [photo for photo in photos if digests[photo.path][:SHORT] not in known]
+        memory = place.out / UNFINISHED
+        crowd = gather_faces(new, recognizer, memory if how.remember else None, done=done)
         notes += filter(None, [take_faces(gallery, crowd, levels, how)])
-        shelved = shelves(gallery.store)
+        follow_moved(gallery.store, digests)
+        rmtree(memory, ignore_errors=True)
+        shelved, known = shelves(gallery.store), looked_at(gallery.store)
+    faceless = [path for path, digest in digests.items() if known.get(digest[:SHORT]) is False]
     if place.layout == "folders":
-        notes += write_folders(place.out, shelved, crowd.faceless, done)
+        notes += write_folders(place.out, shelved, faceless, done)
     else:
         facts = _facts(place, recognizer, levels, shelved, crowd)
-        write_page(place.out, shelved, crowd.faceless, facts, done)
-    return ClusteredPhotos(album_rows(shelved, crowd), crowd.faceless, crowd.problems, notes)
+        write_page(place.out, shelved, faceless, facts, done)
+    rows = album_rows(shelved, photos, digests)
+    return ClusteredPhotos(rows, faceless, crowd.problems, notes)
 
 
 def _facts(

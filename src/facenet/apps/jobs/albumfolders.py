@@ -130,8 +130,7 @@ def _placed(out: Path, owner: str, name: str, there: _Marked | None) -> _Marked:
             return _Marked(path, owner, path.name, there.files)
     except OSError as error:
         raise StorageError(
-            f"Cannot make the folder {str(path)[:300]}: {error.strerror}. Free the place, or choose "
-            "another OUT."
+            f"Cannot make the folder {str(path)[:300]}: {error.strerror}. Choose another OUT."
         ) from error
     return there
 
@@ -145,7 +144,7 @@ def _free(path: Path) -> Path:
 
 
 def _fill(folder: _Marked, photos: Mapping[str, str]) -> list[str]:
-    """Copy what is missing and remove what does not belong; sentences about photos that are gone."""
+    """Copy what is missing, remove what does not belong; sentences about photos that are gone."""
     names: dict[str, str] = {}
     notes = []
     for source, digest in photos.items():

@@ -109,11 +109,11 @@ def _pictures(out: Path, shelved: Sequence[Shelf], done: Done) -> dict[int, str]
         names = {face.id: f"{FACES}/{face.id}.jpg" for face in faces}
         missing = [face for face in faces if not (out / names[face.id]).exists()]
         made = _cut(source, missing) if missing else {}
-        for face, data in made.items():
-            with written(out / names[face]) as file:
+        for key, data in made.items():
+            with written(out / names[key]) as file:
                 file.write(data)
         gone = {face.id for face in missing} - made.keys()
-        found |= {face: name for face, name in names.items() if face not in gone}
+        found |= {key: name for key, name in names.items() if key not in gone}
         done(number, len(photos))
     return found
 

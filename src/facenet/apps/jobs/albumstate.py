@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.clustering import Clustering, Crowd, Levels, same_photo_links
+from facenet.apps.jobs.photos import Photo
 from facenet.errors import GalleryError, InputError, SettingsError, StorageError
 from facenet.galleries import Gallery
 from facenet.gallery.cluster.constraints import apart_in_photos
@@ -36,11 +37,12 @@ from facenet.gallery.records import (
 )
 from facenet.gallery.store import Draft, Store, View
 from facenet.recognizer import Recognizer
+from facenet.sightings import whereabouts
 from facenet.types import FloatArray, IntArray
 
 FILE = "album.db"
 PHOTOS = "album photos"
-"""Setting: digests of the photos that were looked at, shortened, as JSON."""
+"""Setting: digests of the photos that were looked at, shortened, and whether there was a face."""
 SHORT = 24
 """Hexadecimal digits of a digest that are kept there."""
 TRIES = 5
@@ -58,7 +60,7 @@ class Shelf:
 class _State:
     """An album at a revision. block: every vector that it has. faces: their rows, in its order.
     people: everybody by id. holders: ids of those who have faces. told: those of them a user has
-    spoken of. apart: pairs of rows of the block. done: photos that were looked at."""
+    spoken of. apart: pairs of rows of the block. done: see `looked_at`."""
 
     revision: int
     block: VectorBlock
@@ -67,7 +69,7 @@ class _State:
     holders: tuple[str, ...]
     told: frozenset[str]
     apart: tuple[tuple[int, int], ...]
-    done: frozenset[str]
+    done: Mapping[str, bool]
 
 
 def open_album(out: Path, recognizer: Recognizer) -> Gallery:
@@ -138,19 +140,23 @@ def shelves(store: Store) -> list[Shelf]:
     return sorted(found, key=lambda shelf: (-len(shelf.faces), shelf.faces[0].id))
 
 
-def album_rows(shelved: Sequence[Shelf], crowd: Crowd) -> list[dict[str, Any]]:
-    """A plain record for each face of the album in the photos of this run, photo by photo."""
+def album_rows(
+    shelved: Sequence[Shelf], photos: Sequence[Photo], digests: Mapping[Path, str]
+) -> list[dict[str, Any]]:
+    """A plain record for each face of the album in the photos of this run, photo by photo.
+
+    digests: SHA-256 of the photos in hex; of those that could not be used there is none.
+    """
     found: dict[str, list[tuple[int, Shelf, EnrolledFace]]] = {}
     for number, shelf in enumerate(shelved):
         for face in shelf.faces:
             found.setdefault(face.photo, []).append((number, shelf, face))
     rows = []
-    for seen in crowd.seen:
-        digest = seen.sighting.photo
-        there = sorted(found.get(digest, ()), key=lambda one: one[2].id) if digest else []
+    for photo in photos:
+        there = found.get(digests.get(photo.path) or "-", ())
         rows += [
             {
-                "photo": str(seen.photo.path),
+                "photo": str(photo.path),
                 "box": [round(side, 2) for side in face.box or ()],
                 "detection_score": face.measures.get("detection_score"),
                 "cluster": number,
@@ -158,9 +164,19 @@ def album_rows(shelved: Sequence[Shelf], crowd: Crowd) -> list[dict[str, Any]]:
                 "person": shelf.person.name,
                 "person_id": shelf.person.id,
             }
-            for number, shelf, face in there
+            for number, shelf, face in sorted(there, key=lambda one: one[2].id)
         ]
     return rows
+
+
+def follow_moved(store: Store, digests: Mapping[Path, str]) -> None:
+    """Note where photos lie now that are not where they were; by path the SHA-256 in hex."""
+    lies = {digest: whereabouts(path) for path, digest in digests.items()}
+    with store.write() as draft:
+        for face in draft.find(EnrolledFace):
+            there = lies.get(face.photo, face.source)
+            if there != face.source and not Path(face.source).is_file():
+                draft.put(replace(face, source=there))
 
 
 def _read(view: View, contract: str) -> _State:
@@ -182,7 +198,6 @@ def _read(view: View, contract: str) -> _State:
         one for a in aparts for one in (a.first, a.second)
     }
     told |= {p.id for p in people.values() if not p.automatic or p.external_id or p.metadata}
-    kept = view.get(Setting, PHOTOS)
     return _State(
         view.revision,
         block,
@@ -191,8 +206,19 @@ def _read(view: View, contract: str) -> _State:
         tuple(first),
         frozenset(told & first.keys()),
         tuple(pairs),
-        frozenset(json.loads(kept.value)) if kept else frozenset(),
+        _looked_at(view),
     )
+
+
+def looked_at(store: Store) -> Mapping[str, bool]:
+    """Shortened digests of the photos that an album knows, and whether there was a face."""
+    with store.read() as view:
+        return _looked_at(view)
+
+
+def _looked_at(view: View) -> dict[str, bool]:
+    kept = view.get(Setting, PHOTOS)
+    return dict(json.loads(kept.value)) if kept else {}
 
 
 def _fresh(crowd: Crowd, state: _State) -> IntArray:
@@ -327,7 +353,11 @@ class _Writing:
                 self.recorder.remove_person(person)
 
     def _remember(self, crowd: Crowd) -> None:
-        seen = {one.sighting.photo[:SHORT] for one in crowd.seen if one.sighting.photo}
-        if not seen <= self.state.done:
-            value = json.dumps(sorted(seen | self.state.done))
-            self.draft.put(Setting(PHOTOS, value))
+        seen = {
+            one.sighting.photo[:SHORT]: len(one.sighting.faces) > 0
+            for one in crowd.seen
+            if one.sighting.photo
+        }
+        every = {**seen, **self.state.done}
+        if every != self.state.done:
+            self.draft.put(Setting(PHOTOS, json.dumps(every, sort_keys=True)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from facenet.apps.jobs.everyface import Seen, see
 from facenet.apps.jobs.photos import Done, Photo, find_photos
+from facenet.apps.jobs.vectorcache import cache_folder
 from facenet.errors import SettingsError
 from facenet.gallery.calibrate import Threshold, lowest_fmr
 from facenet.gallery.cluster.constraints import Links, apart_in_photos, link
@@ -29,7 +30,8 @@ from facenet.types import Face, FloatArray, IntArray
 @dataclass(frozen=True, slots=True)
 class Clustering:
     """What a user asked for. fmr, threshold: one of them, or neither. collages: faces of one photo
-    may be one person. samples, seed: see `ClusterSettings`. remember: use the cache."""
+    may be one person. samples, seed: see `ClusterSettings`. remember: what was seen, for a run that
+    is interrupted, and without an album for the next one."""
 
     method: str = DEFAULT_METHOD
     fmr: float | None = None
@@ -103,7 +105,8 @@ def cluster_photos(
     SettingsError before the work where the threshold is not known.
     """
     levels = levels_of(recognizer, how)
-    crowd = gather_faces(photos, recognizer, how, done=done)
+    memory = cache_folder() if how.remember else None
+    crowd = gather_faces(photos, recognizer, memory, done=done)
     links = same_photo_links(crowd, levels, how)
     found = cluster_faces(crowd.vectors, levels.settings, links)
     sizes = np.bincount(found.labels, minlength=1)
@@ -115,10 +118,10 @@ def cluster_photos(
 
 
 def gather_faces(
-    photos: Sequence[Photo], recognizer: Recognizer, how: Clustering, *, done: Done
+    photos: Sequence[Photo], recognizer: Recognizer, memory: Path | None, *, done: Done
 ) -> Crowd:
-    """Every face of the photos."""
-    return crowd_of(tuple(see(photos, recognizer, remember=how.remember, done=done)), recognizer)
+    """Every face of the photos. memory: as `see` takes it."""
+    return crowd_of(tuple(see(photos, recognizer, memory=memory, done=done)), recognizer)
 
 
 def crowd_of(seen: tuple[Seen, ...], recognizer: Recognizer) -> Crowd:

@@ -1,7 +1,7 @@
 """Every face of many photos, looked at once and remembered by content: work can be resumed.
 
-The rows lie in the cache of `vectorcache`, one file per model and detector, readable by their
-owner alone; `facenet evaluate forget` removes them.
+The rows lie in a file as `vectorcache` makes them, one per model and detector, readable by its
+owner alone: in the cache, which `facenet evaluate forget` empties, or in an unfinished album.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facenet import __version__
 from facenet.apps.jobs.photos import Done, Photo
-from facenet.apps.jobs.vectorcache import VectorCache, cache_folder
+from facenet.apps.jobs.vectorcache import VectorCache
 from facenet.gallery.judgement import Sighting
 from facenet.recognizer import GROUP, Recognizer
 from facenet.sightings import look, whereabouts
@@ -38,13 +39,14 @@ class Seen:
 
 
 def see(
-    photos: Sequence[Photo], recognizer: Recognizer, *, remember: bool, done: Done
+    photos: Sequence[Photo], recognizer: Recognizer, *, memory: Path | None, done: Done
 ) -> Iterator[Seen]:
     """Every face of each photo, in order; one that is broken has a problem and stops nothing.
 
-    remember: use and fill the cache. Raises StorageError when the cache cannot be used.
+    memory: folder of what is remembered, None for nothing. Raises StorageError when it cannot be
+    used.
     """
-    folder = cache_folder() if remember and recognizer.detection else None
+    folder = memory if recognizer.detection else None
     cache, width = VectorCache(_terms(recognizer), folder), recognizer.embedder.card.dimension or 0
     count = 0
     for start in range(0, len(photos), GROUP):
@@ -101,7 +103,8 @@ def _row(sighting: Sighting) -> FloatArray:
     points = np.full((len(faces), 10), np.nan, np.float32)
     if faces.landmarks is not None:
         points = faces.landmarks.reshape(-1, 10)
-    measures = [[one.get(name, np.nan) for name in MEASURES] for one in sighting.measures]
+    told = [[one.get(name, np.nan) for name in MEASURES] for one in sighting.measures]
+    measures = np.array(told, np.float32)
     parts = [faces.detection_score[:, None], faces.boxes, points, measures, faces.embedding]
     return np.concatenate(parts, axis=1, dtype=np.float32).ravel()
 

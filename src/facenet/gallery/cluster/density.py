@@ -97,7 +97,8 @@ def _root(root: IntArray, unit: int) -> int:
 def hdbscan(vectors: NDArray[np.floating], *, smallest: int = 2) -> IntArray:
     """scikit-learn's HDBSCAN of unit vectors (n, d), Euclidean: int64 (n,), see `by_size`.
 
-    smallest: faces of the smallest cluster. What it calls noise are clusters of their own. Raises
+    smallest: faces of the smallest cluster. What it calls noise are clusters of their own, and so
+    are all faces where it finds fewer than two clusters. Raises
     MissingExtraError without scikit-learn, SettingsError beyond `MOST_DENSE` faces.
     """
     try:

@@ -127,7 +127,7 @@ def _started(
 def _lengths(rows: FloatArray) -> FloatArray:
     """Lengths of sums (n, d); never zero, which opposite vectors could make."""
     length = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return np.maximum(length, 1e-6).astype(np.float32)
+    return np.asarray(np.maximum(length, 1e-6), np.float32)
 
 
 def _follow(state: _State, start: int) -> list[int]:

@@ -21,6 +21,8 @@ MOST = 128
 """Neighbours that a row keeps at least, where it has more: at most 2 * MOST edges per row."""
 CELLS = 1 << 24
 """Similarities held at a time, 4 bytes each."""
+ROOM = 1 << 20
+"""Edges that are held before rows are cut to what they may keep; twice what was kept, later."""
 NORM_SLACK = 1e-3
 """How far the length of a vector may be from one."""
 
@@ -110,12 +112,14 @@ def neighbour_graph(
             f"most should be 1 or more and since from 0 to {len(rows)}; got {most} and {since}."
         )
     count = len(rows)
-    edges = _Edges(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float32)))
+    none = np.zeros(0, np.int32)
+    edges, limit = _Edges(none, none, np.zeros(0, np.float32)), ROOM
     cut = np.zeros(count, np.bool_)
     for near, row, column in _products(rows, since):
         edges = edges.more(near, np.float32(threshold), row, column)
-        if len(edges.first) > 2 * count * most:
+        if len(edges.first) > limit:
             edges = edges.cut(count, most, cut)
+            limit = max(ROOM, 2 * len(edges.first))
     return edges.cut(count, most, cut).graph(count, int(cut.sum()))
 
 
@@ -165,7 +169,7 @@ class _Edges:
         marks |= full
         ends = [(side, np.flatnonzero(full[side])) for side in (self.first, self.second)]
         row = np.concatenate([side[edge] for side, edge in ends])
-        edge = np.concatenate([edge for _, edge in ends])
+        edge = np.concatenate([edge for _, edge in ends]).astype(np.int32)
         order = np.lexsort((edge, -self.value[edge], row))
         row, edge = row[order], edge[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facenet.gallery.cluster.constraints import Links, bounds, link
+from facenet.gallery.cluster.constraints import Bounds, Links, bounds, link
 from facenet.gallery.cluster.labels import by_size
 from facenet.gallery.cluster.neighbours import Neighbours
 from facenet.types import FloatArray, IntArray
@@ -29,7 +29,7 @@ def chinese_whispers(
     given = links or link(len(graph))
     starts, near, weight = _between_units(graph, given)
     label = np.arange(given.units, dtype=np.int64)
-    apart = bounds(given)
+    apart, fixed = bounds(given), np.flatnonzero(given.fixed)
     random = np.random.default_rng(seed)
     voices = np.flatnonzero(np.diff(starts) > 0)
     for _ in range(rounds):
@@ -37,13 +37,19 @@ def chinese_whispers(
         for unit in random.permutation(voices).tolist():
             edges = slice(starts[unit], starts[unit + 1])
             heard = label[near[edges]]
-            forbidden = label[list(apart.apart.get(unit, ()))]
+            forbidden = label[_others(apart, fixed, unit)]
             new = _loudest(heard, weight[edges], forbidden, int(label[unit]))
             changed += new != label[unit]
             label[unit] = new
         if not changed:
             break
     return by_size(label[given.unit])
+
+
+def _others(apart: Bounds, fixed: IntArray, unit: int) -> list[int]:
+    """The units whose label a unit may not take."""
+    others = list(apart.apart.get(unit, ()))
+    return others + fixed[fixed != unit].tolist() if apart.fixed[unit] else others
 
 
 def _loudest(heard: IntArray, weight: FloatArray, forbidden: IntArray, own: int) -> int:
