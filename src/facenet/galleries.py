@@ -40,6 +40,7 @@ from facenet.gallery.snapshot import snapshot_path
 from facenet.gallery.store import Store, open_store
 from facenet.images import is_many, load_with_digest
 from facenet.models.calibration import Calibration, calibration_from_dict
+from facenet.models.home import cpu_threads
 from facenet.recognizer import Recognizer
 from facenet.sightings import look, require_fit, space_named, space_of
 from facenet.types import Face, Faces
@@ -167,7 +168,9 @@ class Gallery(Register):
         if self._index is None or self._index[0].contract != space.contract:
             file = self._file
             snapshot = snapshot_path(file, space.contract) if file else None
-            self._index = (space, Index(self.store, space.contract, snapshot=snapshot))
+            self._index = (space, Index(
+                self.store, space.contract, snapshot=snapshot, threads=cpu_threads()
+            ))
         return self._index[1]
 
     @property
