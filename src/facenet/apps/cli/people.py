@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facenet.apps.cli.flags import Deciding, Identifying, Output, Places, Recognition, command
-from facenet.apps.cli.outlet import bar, note, print_csv, print_faces, print_json
+from facenet.apps.cli.outlet import bar, note, noticed, print_csv, print_faces, print_json
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.photos import FaceRows
@@ -43,7 +43,10 @@ def verify(
     answer = recognizer.verify(
         a, b, fmr=deciding.fmr, threshold=deciding.threshold, prior=prior, select=select
     )
-    print_json(answer.to_dict()) if output.json else print(_sentence(answer))
+    if output.json:
+        print_json(noticed(answer.to_dict(), recognition.licence_notice()))
+    else:
+        print(_sentence(answer))
     return 0 if answer.match else 1
 
 
@@ -76,7 +79,7 @@ def identify(
     threshold = recognizer.threshold(**deciding.rates(), comparisons=len(people.names))
     with bar("photos") as done:
         named = name_photos(found, people, recognizer, threshold=threshold, draw=draw, done=done)
-    print_faces(named, COLUMNS, output.json)
+    print_faces(named, COLUMNS, output.json, notice=recognition.licence_notice())
     return _code(named)
 
 
@@ -91,7 +94,8 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
     names = [str(photo.path) for photo in find_photos(photos)]
     matrix = recognition.recognizer().compare(names, select=select).tolist()
     if output.json:
-        print_json({"photos": names, "similarity": matrix})
+        answer = {"photos": names, "similarity": matrix}
+        print_json(noticed(answer, recognition.licence_notice()))
     else:
         rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
         print_csv(["photo", *names], rows)
