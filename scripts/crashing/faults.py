@@ -312,7 +312,7 @@ def collect(every: int = 1, *, broken: bool = False) -> list[dict[str, Any]]:
 
 def report(*, broken: bool) -> int:
     """Print a line per operation, and one at the end; 1 when anything was wrong."""
-    rows = collect(broken=broken)
+    rows = collect(10 if broken else 1, broken=broken)
     for row in rows:
         print(f"{row['name']}, {row['mode']}: {row['calls']} calls, {len(row['problems'])} wrong")
         for problem in row["problems"][:5]:

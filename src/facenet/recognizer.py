@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,6 +39,7 @@ from facenet.gallery.calibrate import (
 from facenet.gallery.compare import People, Verification
 from facenet.images import is_many, load_image, load_images
 from facenet.models.calibration import Calibration, calibration_path, load_calibration
+from facenet.models.card import ModelCard
 from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER, find_card
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import load_model
@@ -68,10 +70,11 @@ class Recognizer:
     false-match rates count: "auto" (those of `facenet calibrate` where they were measured, else
     the card's), "card", or a file.
 
-    The attribute `detection` says which detector with which options it is, "" for `from_parts`.
-    """
+    The attribute `detection` says which detector with which options it is, "" for `from_parts`;
+    `cards` are those of the embedder and of a detector known by name."""
 
     detection: str
+    cards: tuple[ModelCard, ...]
 
     def __init__(
         self,
@@ -86,24 +89,23 @@ class Recognizer:
         calibration: str | os.PathLike[str] = "auto",
     ) -> None:
         self._settings = EngineSettings(engine=engine, device=device, precision=precision)
-        self._model = find_card(model, kind="embedder").name
-        self._detector = find_card(detector, kind="detector").name
+        card = find_card(detector, kind="detector")
+        self.cards = (find_card(model, kind="embedder"), card)
         self._flip, self._detection, self._calibration = flip, detection, calibration
-        card = find_card(self._detector)
         options = asdict(detector_settings(card, detection))
         self.detection = f"{card.contract} {json.dumps(options, sort_keys=True)}"
 
     @cached_property
     def embedder(self) -> Embedder:
         """The embedder, loaded when first used."""
-        model = load_model(self._model, kind="embedder", settings=self._settings)
+        model = load_model(self.cards[0].name, kind="embedder", settings=self._settings)
         return Embedder(model.card, model.engine, flip=self._flip)
 
     @cached_property
     def detector(self) -> Detector:
         """The detector, loaded when first used; it always runs in fp32."""
         settings = replace(self._settings, precision="fp32")
-        return open_detector(self._detector, settings, options=self._detection)
+        return open_detector(self.cards[1].name, settings, options=self._detection)
 
     @classmethod
     def from_parts(
@@ -111,10 +113,19 @@ class Recognizer:
     ) -> Recognizer:
         """A recognizer of parts that are already there: other detectors, fakes in tests."""
         recognizer = cls.__new__(cls)
-        recognizer.__dict__.update(
-            detector=detector, embedder=embedder, detection="", calibration=calibration
-        )
+        recognizer.cards, recognizer.detection = (embedder.card,), ""
+        recognizer.__dict__.update(detector=detector, embedder=embedder, calibration=calibration)
         return recognizer
+
+    def with_standardise(self, standardise: str) -> Recognizer:
+        """This recognizer with another standardisation than the card's, to measure what it costs.
+
+        See `Embedder.with_standardise`; a calibration of the model does not count for it.
+        """
+        other, embedder = copy(self), self.embedder.with_standardise(standardise)
+        other.__dict__.update({"calibration": None} if embedder.overridden else {})
+        other.__dict__.update(embedder=embedder)
+        return other
 
     @cached_property
     def calibration(self) -> Calibration | None:

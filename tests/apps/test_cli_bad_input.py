@@ -86,7 +86,7 @@ def test_output_into_a_file(hopper, tmp_path):
 
 def test_models_that_are_not_there(hopper, home):
     verify = ("verify", hopper, hopper, "--model")
-    assert "Did you mean mobilefacenet?" in refused(*verify, "mobilfacenet")
+    assert "Did you mean mobilefacenet" in refused(*verify, "mobilfacenet")
     assert "See `facenet models list`" in refused(*verify, "xyzzy")
     assert "`facenet models pull facenet-casia-webface`" in refused(*verify, "casia-webface")
     assert "mtcnn is a detector; an embedder is needed" in refused(*verify, "mtcnn")

@@ -14,7 +14,7 @@ from facenet.apps.cli.flags import Deciding, Detection, Identifying, Recognition
 from facenet.apps.cli.outlet import bar, fetch_bar, print_csv, print_json, print_rows, tidy
 from facenet.apps.cli.program import app
 from facenet.apps.jobs.align_one import AlignSettings
-from facenet.apps.jobs.modelroom import OwnModel
+from facenet.apps.jobs.importroom import OwnModel
 from facenet.errors import SettingsError
 from facenet.faces.mtcnn import MtcnnSettings
 from facenet.recognizer import Recognizer

@@ -10,6 +10,7 @@ import onnx
 import openvino
 import pytest
 from naive_inception import Naive, keras_file
+from shell import run as run_command
 from small_nets import nchw, run
 
 from facenet.errors import MissingExtraError, ModelFileError
@@ -151,6 +152,15 @@ def test_a_keras_file_of_ones_own_is_imported(home, tmp_path, naive, saved):
     with pytest.raises(ModelFileError, match=r"^mine\.h5: expected a Keras file .* damaged parts"):
         import_model(file, name="half", preprocess=OWN)
     assert not (home / "models/half").exists()
+
+
+def test_a_keras_file_is_used_by_the_name_it_was_given(home, tmp_path, saved, examples):
+    (tmp_path / "mine.h5").write_bytes(saved)
+    told = ("--name", "mine", "--crop", "margin_original", "--standardise", "per_image")
+    assert run_command("models", "import", tmp_path / "mine.h5", *told).code == 0
+    photo, out = examples / "photos/hopper-rendition.jpg", tmp_path / "v.npz"
+    assert run_command("embed", photo, "--model", "mine", "--out", out).code == 0
+    assert np.load(out)["embeddings"].shape == (1, DIMENSION)
 
 
 # Another network

@@ -223,8 +223,14 @@ def no_output():
     return graph
 
 
-def channels_last():
-    return _flat([declare("image", "n", 16, 16, 3)])
+def channels_last(side=16):
+    return _flat([declare("image", "n", side, side, 3)])
+
+
+def newer():
+    graph = linear()
+    graph.opset_import[0].version = 10_000
+    return graph
 
 
 def _flat(inputs):
@@ -278,7 +284,8 @@ REFUSED = {
     "two-inputs": (two_inputs, "one input and one output; it has image, phase and embedding"),
     "two-outputs": (two_outputs, "it has image and embedding, flat"),
     "no-output": (no_output, "mine.onnx"),
-    "channels-last": (channels_last, r"takes any x 16 x 16 x 3: channels last .* is not supported"),
+    "channels-last": (lambda: channels_last(24), "it takes any x 3 x 24 x 24"),
+    "newer": (newer, "written with an operator set after"),
     "size": (lambda: linear(24), "should take N x 3 x 16 x 16, .* it takes any x 3 x 24 x 24"),
     "grey": (lambda: _flat([declare("image", "n", 1, 16, 16)]), "it takes any x 1 x 16 x 16"),
     "flat": (lambda: _flat([declare("image", "n", 768)]), "it takes any x 768"),

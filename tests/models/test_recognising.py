@@ -86,7 +86,7 @@ def test_a_checkpoint_is_imported_by_prefix_and_by_folder(home, tmp_path, photo)
     prefix = maker.write(folder, STEP, variables("squeezenet"), crc=crc32c)
     said = refused("models", "import", prefix)
     assert "TensorFlow checkpoint of squeezenet, 128 values, a class layer of 7" in said
-    assert said.endswith("Say it with --name, --crop, --standardise.")
+    assert "Say it with --name NAME, --crop similarity|margin_original|margin_output, --st" in said
     made = run("models", "import", prefix, "--name", "squeezed", *TOLD, "--margin", 32, "--json")
     assert (made.json["dimension"], made.json["kind"]) == (128, "embedder")
     card = facenet.find_card("squeezed")
@@ -164,7 +164,7 @@ def test_arcface_is_known_whether_it_standardises_itself_or_not(home, tmp_path, 
     np.testing.assert_array_equal(values, crops.transpose(0, 3, 1, 2).astype(np.float32))
 
 
-def test_a_network_of_mxnet_is_imported_from_either_file(home, tmp_path):
+def test_a_network_of_mxnet_is_imported_from_either_file(home, tmp_path, photo):
     golden = np.load(MXNET)
     symbol, params = (golden[f"lresnet_{part}"].tobytes() for part in ("symbol", "params"))
     (tmp_path / "model-symbol.json").write_bytes(symbol)
@@ -187,6 +187,7 @@ def test_a_network_of_mxnet_is_imported_from_either_file(home, tmp_path):
     card = facenet.find_card("model-0000")
     assert card.preprocess == facenet.Preprocess(112, 112, "similarity", "none")
     assert card.dimension == 160
+    assert vectors(photo, "model-0000", tmp_path).shape == (1, 160)
     (tmp_path / "model-symbol.json").unlink()
     assert "half a network of MXNet" in refused("models", "import", tmp_path / "model-0000.params")
 
@@ -224,7 +225,7 @@ def test_the_parts_of_mtcnn_become_one_detector(home, tmp_path, photo):
     for net in NETS:
         (folder / f"{net}.pt").write_bytes(saved(stored(net)))
     said = refused("models", "import", folder)
-    assert said.endswith("Say it with --name.")
+    assert said.endswith("Say it with --name NAME.")
     assert run("models", "import", folder, "--name", "cascade").out.startswith(
         "cascade: imported, detector, contract cascade:"
     )

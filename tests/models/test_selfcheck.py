@@ -132,7 +132,9 @@ def test_a_child_agrees_or_disagrees(home, card, settings):
     verdict = ask_child("toy", settings, home)
     assert verdict.ok
     assert verdict.lasting
-    assert verdict.reason.startswith("agrees with the golden answer to ")
+    assert verdict.reason.startswith("agrees with onnxruntime's answer at import to ")
+    assert 0 <= verdict.difference < 1e-5
+    assert verdict.cosine == pytest.approx(1, abs=1e-9)
     install(home, scaled(card, 1.5))
     verdict = ask_child("toy", settings, home)
     assert (verdict.ok, verdict.lasting) == (False, True)

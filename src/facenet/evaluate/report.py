@@ -55,6 +55,7 @@ _FACTS = (
     ("detector", "Detector"),
     ("precision", "Precision"),
     ("engine", "Engine"),
+    ("licence_notice", "Licence"),
     ("flags", "Flags"),
     ("aggregation", "Templates"),
     ("bootstrap", "Intervals"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class Embedder:
         if card.preprocess is None or card.dimension is None:
             raise ModelFileError(f"{card.name} is a {card.kind}; an embedder is needed.")
         self.card, self.preprocess, self.flip = card, card.preprocess, flip
-        self._engine = engine
+        self._engine, self._own = engine, card
         self._input = next(iter(engine.inputs))
         self._fixed_batch = engine.inputs[self._input][0]
 
@@ -82,6 +83,32 @@ class Embedder:
     def contract(self) -> str:
         """Id of the vector space; vectors of another contract are never compared."""
         return self.card.contract + (FLIPPED if self.flip else "")
+
+    def with_standardise(self, standardise: str) -> Embedder:
+        """The same network, fed otherwise than its card says: an experiment on what that costs.
+
+        standardise: a key of `STANDARDISE`. Its vectors have a contract of their own and no
+        false-match rates. Raises SettingsError for another name.
+        """
+        card = self._own
+        preprocess = replace(self.preprocess, standardise=standardise)
+        if preprocess != card.preprocess:
+            card = replace(card, preprocess=preprocess, fmr=None)
+        other = Embedder(card, self._engine, flip=self.flip)
+        other._own = self._own
+        return other
+
+    @property
+    def overridden(self) -> str | None:
+        """The standardisation of the model's card, where another one is in use."""
+        own = self._own.preprocess
+        return own.standardise if own and own != self.preprocess else None
+
+    @property
+    def title(self) -> str:
+        """The model's name, with what is not as its card says."""
+        name = self.card.name
+        return f"{name} standardised {self.preprocess.standardise}" if self.overridden else name
 
     @property
     def engine(self) -> dict[str, object]:

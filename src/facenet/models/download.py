@@ -38,11 +38,15 @@ def quiet(label: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is downloaded: from where, into which file, how many bytes it has (None: not known)."""
+    """What is downloaded: from where, into which file, how many bytes it has (None: not known).
+
+    limit: most bytes that are taken where the size is not known; None: any.
+    """
 
     url: str
     part: Path
     size: int | None
+    limit: int | None
     progress: Progress
 
     @property
@@ -59,17 +63,19 @@ def fetch_url(
     progress: Progress = quiet,
     *,
     size: int | None = None,
+    limit: int | None = None,
     pause: float = 1.0,
 ) -> None:
     """Download an http or https URL to `target`; an interrupted download goes on where it stopped.
 
-    size: bytes of the file when they are known; a longer one is refused. pause: seconds before
-    the second try, doubled each time; `RETRIES` tries in a row may bring nothing new.
+    size: bytes of the file when they are known; a longer one is refused. limit: most bytes of it
+    when they are not. pause: seconds before the second try, doubled each time; `RETRIES` tries in
+    a row may bring nothing new.
     Raises DownloadError, StorageError.
     """
     if not url.lower().startswith(("http://", "https://")):
         raise DownloadError(f"A model should be at an http or https URL; got {url}.")
-    order = _Order(url, target.with_name(f"{target.name}.part"), size, progress)
+    order = _Order(url, target.with_name(f"{target.name}.part"), size, limit, progress)
     disk.make_folder(target.parent)
     best, failures = order.have, 0
     while True:
@@ -146,10 +152,12 @@ def _receive(order: _Order, response: Any, have: int) -> None:
 
 
 def _check_size(order: _Order, size: int) -> None:
-    if order.size is not None and size > order.size:
+    most = order.limit if order.size is None else order.size
+    if most is not None and size > most:
         disk.remove(order.part)
+        wanted = f"at most {most:,}" if order.size is None else f"{most:,}"
         raise DownloadError(
-            f"{order.url} should have {order.size:,} bytes; it has {size:,} or more. It is another "
+            f"{order.url} should have {wanted} bytes; it has {size:,} or more. It is another "
             "file than the one on the card, and was removed."
         )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +25,15 @@ from facenet.models.card import (
     ModelCard,
     ModelFile,
     Preprocess,
-    Source,
     check_name,
 )
 from facenet.models.catalog import CARD, catalog, published
-from facenet.models.convert.insightface import KNOWN
+from facenet.models.convert.front import channels_first, fed
+from facenet.models.convert.insightface import KNOWN, KNOWN_FORMS, fits_form
 from facenet.models.engine import Engine, EngineSettings, golden_input, open_engine, relative_error
 from facenet.models.plainonnx import check_embedder, check_graph
-from facenet.models.recognising import Found, read_model, require_file
-from facenet.models.sources import DAMAGED_ARCHIVE
+from facenet.models.recognising import INSIGHTFACE, Found, read_model, require_file
+from facenet.models.sources import holds
 from facenet.models.store import ModelStore
 
 DETECTOR_INPUT = (3, 128, 128)
@@ -46,7 +46,6 @@ ROWS_AGREE = 1e-4
 """Largest relative difference of a vector that is computed alone and among others."""
 
 LICENCE = Licence("not stated", "not stated", None, "Ask the publisher of the file.")
-INSIGHTFACE = Licence("MIT", "InsightFace: non-commercial research only", commercial=False)
 LICENCES = dict.fromkeys(KNOWN, INSIGHTFACE)
 """SHA-256 of files whose licence is known: those of InsightFace's packs."""
 
@@ -58,14 +57,14 @@ def recognised(file: Path, home: Path | None = None) -> ModelCard | None:
     when there is no such file.
     """
     require_file(file)
-    cards = [card for card in catalog(home).values() if card.source.type != "file"]
+    published_files = (
+        (card, source)
+        for card in catalog(home).values()
+        for source in (card.source, *card.source.alternatives)
+        if source.type != "file"
+    )
     digest = disk.sha256_of(file)
-    for card in cards:
-        if digest in (card.source.sha256, card.source.archive):
-            return card
-    if not zipfile.is_zipfile(file):
-        return None
-    return next((card for card in cards if _holds(file, card.source)), None)
+    return next((card for card, source in published_files if holds(file, source, digest)), None)
 
 
 def import_model(
@@ -76,13 +75,15 @@ def import_model(
     kind: str = "embedder",
     store: ModelStore | None = None,
     overwrite: bool = False,
+    notes: str | None = None,
 ) -> ModelCard:
     """Take a model into FACENET_HOME under a name of one's own, with a card.
 
     file: anything `read_model` reads, or what it gave. preprocess: how an embedder was trained,
     None for a detector. kind: "embedder" or "detector". overwrite: replace an imported model of
-    this name. Raises SettingsError for a name that is taken, ModelFileError for a file that is no
-    such model, MissingExtraError for Keras without h5py, StorageError when it cannot be written.
+    this name. notes: for the card, by default what was found.
+    Raises SettingsError for a name that is taken, ModelFileError for a file that is no such model,
+    MissingExtraError for Keras without h5py, StorageError when it cannot be written.
     """
     store = store or ModelStore()
     _check_request(name, kind)
@@ -100,7 +101,9 @@ def import_model(
             for stem, path in made.items():
                 disk.write_new(path, graphs[stem])
             golden = {stem: _measure(path, found, preprocess) for stem, path in made.items()}
-            card = _card(name, preprocess, graphs, found, golden)
+            card = replace(
+                _card(name, preprocess, graphs, found, golden), notes=notes or found.title
+            )
             store.put(card, {f"{stem}.onnx": path for stem, path in made.items()})
             disk.write_text(folder / CARD, json.dumps(card.to_dict(), indent=1))
         finally:
@@ -134,25 +137,13 @@ def _graphs(found: Found, name: str, kind: str, preprocess: Preprocess | None) -
     made = found.graphs(preprocess.width if preprocess else 0)
     for data in made.values():
         check_graph(data, origin)
-        if preprocess is not None:
+    if preprocess is not None:
+        made = {stem: channels_first(data) for stem, data in made.items()}
+        for data in made.values():
             check_embedder(data, origin, preprocess)
+    elif found.feeding is not None:
+        made = {stem: fed(data, found.feeding, origin) for stem, data in made.items()}
     return {stem or name: data for stem, data in made.items()}
-
-
-def _holds(archive: Path, source: Source) -> bool:
-    """Whether the archive's member of the right name and size is the source file."""
-    if source.member is None:
-        return False
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            info = zipped.getinfo(source.member)
-            if info.file_size != source.bytes:
-                return False
-            with zipped.open(info) as stream:
-                digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
-    except (KeyError, *DAMAGED_ARCHIVE, OSError):
-        return False
-    return digest.hexdigest() == source.sha256
 
 
 def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
@@ -161,7 +152,7 @@ def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
     try:
         engine = open_engine(path, EngineSettings(engine="onnxruntime", device="cpu"))
         return (
-            _measure_detector(engine, name)
+            _measure_detector(engine, name, tables=found.feeding is not None)
             if preprocess is None
             else _measure_embedder(engine, name, preprocess)
         )
@@ -169,13 +160,22 @@ def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
         raise ModelFileError(f"{name} does not run: {error}") from error
 
 
-def _measure_detector(engine: Engine, name: str) -> Golden:
-    """Every output of a detector, or of a large one those of its smallest tables."""
+def _measure_detector(engine: Engine, name: str, *, tables: bool) -> Golden:
+    """Every output of a detector, or of a large one those of its smallest tables.
+
+    tables: whether they have to be of one of InsightFace's forms.
+    """
     sides = next(iter(engine.inputs.values()))[1:]
     shape = (1, *(side or free for side, free in zip(sides, DETECTOR_INPUT, strict=True)))
     answers = engine.run({next(iter(engine.inputs)): golden_input(shape)})
     if not all(np.all(np.isfinite(answer)) for answer in answers.values()):
         raise ModelFileError(f"{name} should give finite float32 values; it does not.")
+    if tables and not fits_form([a.shape for a in answers.values()], (shape[3], shape[2])):
+        gave = ", ".join(" x ".join(map(str, a.shape)) for a in answers.values())
+        raise ModelFileError(
+            f"{name} is not supported: for a picture of {shape[3]}x{shape[2]} it gives "
+            f"{gave[:200]}, which fits no decoder. Known are {KNOWN_FORMS}."
+        )
     kept: dict[str, tuple[float, ...]] = {}
     left = DETECTOR_VALUES
     for output, answer in sorted(answers.items(), key=lambda pair: pair[1].size):
@@ -245,10 +245,9 @@ def _card(
             ModelFile(f"{stem}.onnx", hashlib.sha256(data).hexdigest(), len(data))
             for stem, data in graphs.items()
         ),
-        licence=LICENCES.get(source.sha256, LICENCE),
-        training_data="not stated",
+        licence=found.licence or LICENCES.get(source.sha256, LICENCE),
+        training_data=found.training_data or "not stated",
         preprocess=preprocess,
         dimension=dimension,
         golden=golden,
-        notes=found.title,
     )

@@ -26,6 +26,9 @@ _HINT = "INFERENCE_PRECISION_HINT"
 
 PACKAGE = "openvino"
 
+NO_BF16 = 'bf16 was asked for; this processor has no bfloat16 arithmetic. Use precision "fp32".'
+"""Why bf16 cannot be had on this machine."""
+
 
 def installed(package: str = PACKAGE) -> bool:
     """Whether OpenVINO can be imported, without importing it."""
@@ -126,9 +129,7 @@ def _require(core: Any, device: str, precision: str) -> None:
         )
     capable = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in capable:
-        raise EngineError(
-            'bf16 was asked for; this processor has no bfloat16 arithmetic. Use precision "fp32".'
-        )
+        raise EngineError(NO_BF16)
 
 
 def _compile(core: Any, path: Path, device: str, settings: EngineSettings) -> Any:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import ModelFileError, StorageError
-from facenet.models.card import Source
-from facenet.models.plainonnx import check_graph
+from facenet.models.card import Licence, Source
+from facenet.models.convert.front import Feeding
+from facenet.models.plainonnx import check_graph, picture_size
 
 MAX_BYTES = 2 << 30
 """Most bytes of a file: a Protocol Buffers message ends at 2 GiB."""
@@ -25,7 +26,7 @@ MAX_BYTES = 2 << 30
 MTCNN = ("pnet", "rnet", "onet")
 """The files of an MTCNN, without their endings."""
 
-FACENET = {"width": 160, "height": 160}
+FACENET = {"width": 160, "height": 160, "color": "rgb"}
 """The picture of facenet's own models; crop and standardisation changed over the years."""
 
 FACENET_PYTORCH = {
@@ -33,9 +34,12 @@ FACENET_PYTORCH = {
     "crop": "margin_output",
     "standardise": "fixed",
     "margin": 0,
-    "color": "rgb",
 }
 """How facenet-pytorch crops (its own MTCNN with image_size 160, margin 0) and standardises."""
+
+
+INSIGHTFACE = Licence("MIT", "InsightFace: non-commercial research only", commercial=False)
+"""The licence of InsightFace's packs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +48,10 @@ class Found:
 
     kind: "embedder" or "detector". title: what it is, in words. graphs: side of the picture in
     pixels -> ONNX bytes by file name without ending; "" is the model's own name. defaults: fields
-    of `Preprocess` that the form tells. name: one to suggest, or None.
+    of `Preprocess` that the form tells. name: one to suggest, or None. assumed: those of the
+    defaults that are usual for the form, and not told by it. known: whether the form is known at
+    all, and it is not just any graph. feeding: how a detector of InsightFace's kind was trained
+    to be fed. licence, training_data: None where they are not known.
     """
 
     kind: str
@@ -53,6 +60,11 @@ class Found:
     graphs: Callable[[int], Mapping[str, bytes]]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    assumed: tuple[str, ...] = ()
+    known: bool = True
+    feeding: Feeding | None = None
+    licence: Licence | None = None
+    training_data: str | None = None
 
 
 def read_model(path: Path) -> Found:
@@ -88,23 +100,19 @@ def read_folder(folder: Path) -> tuple[list[Found], list[str]]:
 
     Raises ModelFileError when there is neither, or for what `check_graph` refuses.
     """
-    from facenet.models.convert.insightface import read_pack
+    from facenet.models.convert.insightface import PACKS, read_pack
 
     pack = read_pack(folder)
     named = (("detector", pack.detector), ("recogniser", pack.recogniser))
+    name = folder.resolve().name
     found = [
-        replace(read_model(file.path), name=f"{folder.resolve().name}-{role}")
+        replace(read_model(file.path), name=f"{name}-{role}")
         for role, file in named
         if file is not None
     ]
+    if name in PACKS:
+        found = [replace(model, licence=INSIGHTFACE) for model in found]
     return found, pack.describe()
-
-
-def holds_onnx(path: Path) -> bool:
-    """Whether this is a folder of ONNX files and of no checkpoint."""
-    from facenet.models.convert.checkpoint_files import is_checkpoint
-
-    return os.path.isdir(path) and not is_checkpoint(path) and any(path.glob("*.onnx"))
 
 
 def require_file(file: Path) -> None:
@@ -219,7 +227,15 @@ def _torch(file: Path, data: bytes) -> Found:
         "and, unless told otherwise, cropped as facenet-pytorch does"
     )
     source = _source(file, [data], "facenet_pytorch")
-    return Found("embedder", title, source, lambda _: {"": graph}, FACENET_PYTORCH, file.stem)
+    return Found(
+        "embedder",
+        title,
+        source,
+        lambda _: {"": graph},
+        FACENET_PYTORCH,
+        name=file.stem,
+        assumed=("crop", "margin"),
+    )
 
 
 def _one_part(file: Path, net: str) -> ModelFileError:
@@ -274,18 +290,31 @@ def _mxnet(symbol: Path, params: Path) -> Found:
 
 def _onnx(file: Path, data: bytes) -> Found:
     """An ONNX file: an ArcFace-like embedder, a detector of InsightFace, or something else."""
-    from facenet.models.convert.insightface import ports, recognise
+    from facenet.models.convert.insightface import NORMALISED, SIDE, ports, recognise
 
     check_graph(data, file.name)
     known = recognise(data)
     source = _source(file, [data])
-    if known is None or not known.used:
-        title = f"a graph with {ports(data)}" if known is None else known.title
-        return Found("embedder", title, source, lambda _: {"": data})
-    name = known.name or file.stem
+    if known is None:
+        size = picture_size(data)
+        sides = {} if size is None else {"width": size[0], "height": size[1]}
+        title = f"a graph with {ports(data)}"
+        return Found("embedder", title, source, lambda _: {"": data}, sides, known=False)
+    if not known.used:
+        raise ModelFileError(
+            f"{file.name[:100]} is a model for {known.title} of InsightFace's packs, which facenet "
+            "does not use. Give a detector or a recogniser."
+        )
+    made = Found(
+        known.role, known.title, source, lambda _: {"": data}, name=known.name or file.stem
+    )
     if known.role == "detector":
-        return Found("detector", known.title, source, lambda _: {"": data}, name=name)
-    told = {"width": 112, "height": 112, "margin": 0, "color": "rgb", "crop": "similarity"}
-    defaults = {**told, "standardise": known.standardise}
-    title = f"{known.title}, prepared as ArcFace's unless told otherwise"
-    return Found("embedder", title, source, lambda _: {"": data}, defaults, name)
+        inside = known.standardise == NORMALISED
+        return replace(made, feeding=Feeding((0.0,), (1.0,)) if inside else Feeding())
+    told = {"width": SIDE, "height": SIDE, "margin": 0, "color": "rgb", "crop": "similarity"}
+    assumed = ("crop", "color", *(() if known.standardise == NORMALISED else ("standardise",)))
+    return replace(
+        made,
+        defaults={**told, "standardise": known.standardise},
+        assumed=() if known.name else assumed,
+    )

@@ -17,19 +17,23 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from facenet.errors import EngineError, StorageError
 from facenet.models.card import ModelCard
 from facenet.models.catalog import find_card
-from facenet.models.engine import EngineSettings, golden_input, open_engine, relative_error
+from facenet.models.engine import EngineSettings
 from facenet.models.home import cpu_name
+from facenet.models.parity import REFERENCE, Agreement, agreement
 from facenet.models.store import ModelStore, write_text
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 """Largest relative error to the golden answer, by precision."""
+
+LEAST_COSINE = {"fp32": -1.0, "bf16": 0.999}
+"""Least cosine of an embedder's vector and the golden one, by precision."""
 
 PATIENCE = 300.0
 """Seconds after which a child counts as hung."""
@@ -46,11 +50,15 @@ class Verdict:
     """Whether a runtime may be used for a model, and why.
 
     lasting: whether the answer would be the same the next time, so that it is remembered.
+    difference: the largest to the right answer, absolute. cosine: of an embedder's vector and the
+    right one. Both are None where they are not known, and where the verdict was remembered.
     """
 
     ok: bool
     reason: str
     lasting: bool = True
+    difference: float | None = None
+    cosine: float | None = None
 
 
 Ask = Callable[[str, EngineSettings, Path], Verdict]
@@ -60,36 +68,44 @@ Ask = Callable[[str, EngineSettings, Path], Verdict]
 def check_answer(
     card: ModelCard, paths: Mapping[str, Path], settings: EngineSettings | None = None
 ) -> float:
-    """Run the golden input through every file of a model that has a golden answer.
+    """Run the golden input through every file of a model.
 
-    Returns the largest relative error. Raises EngineError when it is over `TOLERANCE`.
+    Returns the largest relative error. Raises EngineError when it is over `TOLERANCE`, or a cosine
+    below `LEAST_COSINE`.
     """
-    settings = settings or EngineSettings(engine="onnxruntime", device="cpu")
-    errors = [_error(card, stem, path, settings) for stem, path in paths.items()]
-    worst = max(errors, default=0.0)
-    if not worst <= TOLERANCE[settings.precision]:
-        raise EngineError(
-            f"{settings.engine} answers {card.name} with a relative error of {worst:.2g}; at most "
-            f"{TOLERANCE[settings.precision]:g} is right. Use another engine on this machine."
-        )
-    return worst
+    settings = settings or REFERENCE
+    found = agreement(card, paths, settings)
+    verdict = judge(card, found, settings)
+    if not verdict.ok:
+        raise EngineError(verdict.reason)
+    return found.relative
 
 
-def _error(card: ModelCard, stem: str, path: Path, settings: EngineSettings) -> float:
-    engine = open_engine(path, settings)
-    golden = card.golden.get(stem)
-    if golden is None:
-        return 0.0
-    answer = engine.run({next(iter(engine.inputs)): golden_input(golden.shape)})
-    missing = sorted(set(golden.outputs) - set(answer))
-    if missing:
-        raise EngineError(
-            f"{path.name} should have the outputs {', '.join(golden.outputs)}; "
-            f"{', '.join(missing)} is not among them. The file does not fit its card."
+def judge(card: ModelCard, found: Agreement, settings: EngineSettings) -> Verdict:
+    """Whether a runtime computes right, from how far its answers are from the right ones."""
+    wrong = _wrong(card, found, settings)
+    reason = wrong or f"agrees with {found.against} to {found.relative:.1e}"
+    if found.largest is None and not wrong:
+        reason = f"runs; compared with {found.against}"
+    known = found.largest is not None and isfinite(found.largest)
+    difference = found.largest if known else None
+    return Verdict(not wrong, reason, difference=difference, cosine=found.cosine)
+
+
+def _wrong(card: ModelCard, found: Agreement, settings: EngineSettings) -> str:
+    """What is wrong with the answers, "" for nothing."""
+    most, least = TOLERANCE[settings.precision], LEAST_COSINE[settings.precision]
+    if not found.relative <= most:
+        return (
+            f"{settings.engine} answers {card.name} with a relative error of {found.relative:.2g}; "
+            f"at most {most:g} is right. Use another engine on this machine."
         )
-    got = np.concatenate([np.ravel(answer[name]) for name in golden.outputs])
-    expected = np.concatenate([np.asarray(v, np.float32) for v in golden.outputs.values()])
-    return relative_error(got, expected)
+    if found.cosine is not None and not found.cosine >= least:
+        return (
+            f"{settings.engine} answers {card.name} with a vector of the cosine {found.cosine:.6f} "
+            f"to the right one; at least {least:g} is right. Use another engine or precision."
+        )
+    return ""
 
 
 def remembered(
@@ -168,8 +184,7 @@ def main(arguments: Sequence[str]) -> int:
     card = find_card(name, home=Path(home))
     paths = ModelStore(Path(home)).files(card)
     try:
-        error = check_answer(card, paths, settings)
-        verdict = Verdict(True, f"agrees with the golden answer to {error:.1e}")
+        verdict = judge(card, agreement(card, paths, settings), settings)
     except EngineError as failure:
         verdict = Verdict(False, str(failure))
     print(json.dumps(asdict(verdict)))
@@ -202,7 +217,13 @@ def _parse(text: str) -> Verdict | None:
         return None
     if not isinstance(data, dict) or not isinstance(data.get("ok"), bool):
         return None
-    return Verdict(data["ok"], str(data.get("reason", "")))
+    difference, cosine = (_number(data.get(name)) for name in ("difference", "cosine"))
+    reason = str(data.get("reason", ""))
+    return Verdict(data["ok"], reason, difference=difference, cosine=cosine)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and isfinite(value) else None
 
 
 def _recall(path: Path) -> Verdict | None:

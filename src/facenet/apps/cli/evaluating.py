@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from facenet.apps.jobs.evaluation import Evaluated, Evaluation
     from facenet.apps.jobs.gather import Gathered, Gathering
     from facenet.data.pairset import PairSet, Picture
+    from facenet.recognizer import Recognizer
 
 QUIET = 10
 """Problems that are printed one by one; of more, a count."""
@@ -74,6 +75,11 @@ class Evaluating(Sampled):
     protocol: str = flag("facenet", "Protocol: facenet, insightface or cosine.")
     distance: str = flag("squared", "Of the protocol facenet: squared (Euclidean) or angle.")
     subtract_mean: bool = flag(False, "Subtract the mean vector of the training folds.")
+    standardise: str | None = flag(
+        None,
+        "Experiment: feed the model otherwise than its card says: fixed, per_image, insightface "
+        "or none, or several with commas.",
+    )
 
     def how(self, flip: bool) -> Evaluation:
         """The evaluation that these flags ask for. Raises SettingsError."""
@@ -82,6 +88,14 @@ class Evaluating(Sampled):
 
         settings = VerificationSettings(self.protocol, flip, self.subtract_mean, self.distance)
         return Evaluation(settings, self.select, not self.no_cache, self.replicates, self.seed)
+
+    def recognizers(self, recognition: Recognition) -> list[Recognizer]:
+        """A recognizer for each model, and for each standardisation where some are asked for."""
+        found = recognition.recognizers()
+        if self.standardise is None:
+            return found
+        names = [name.strip().replace("-", "_") for name in self.standardise.split(",")]
+        return [each.with_standardise(name) for each in found for name in dict.fromkeys(names)]
 
 
 def run_pairs(
@@ -97,7 +111,7 @@ def run_pairs(
 
     evaluating.ready()
     how = replace(evaluating.how(recognition.flip), figure=figure)
-    recognizers = recognition.recognizers()
+    recognizers = evaluating.recognizers(recognition)
     with bar("pictures") as done:
         evaluated = evaluate_pairs(pairs, recognizers, how, done=done)
     show(pairs.dataset, evaluated, evaluating.report, output)

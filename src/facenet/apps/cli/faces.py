@@ -17,7 +17,14 @@ from facenet.apps.cli.flags import (
     flag,
     parse_size,
 )
-from facenet.apps.cli.outlet import bar, note, note_faceless, print_faces, print_json
+from facenet.apps.cli.outlet import (
+    bar,
+    note,
+    note_faceless,
+    noticed,
+    print_faces,
+    print_json,
+)
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -47,7 +54,8 @@ def detect(
             draw=draw,
             done=done,
         )
-    print_faces(found, ("photo", "box", "detection_score", "landmarks"), output.json)
+    columns = ("photo", "box", "detection_score", "landmarks")
+    print_faces(found, columns, output.json, notice=detection.licence_notice())
     return 2 if found.problems else 0
 
 
@@ -68,7 +76,7 @@ def embed(
     with bar("photos") as done:
         summary = write_embeddings(paths, out, recognition.recognizer(), done=done)
     if output.json:
-        print_json(summary.to_dict())
+        print_json(noticed(summary.to_dict(), recognition.licence_notice()))
     else:
         print(f"{summary.faces} faces of {summary.photos} photos -> {out}")
     note_faceless(summary.faceless)
@@ -118,7 +126,10 @@ def align(
     settings = align_settings(cropping, detection)
     with bar("pictures") as done:
         summary = align_folder(source, target, settings, workers=workers, done=done)
-    print_json(summary.to_dict()) if output.json else print(summary.sentence())
+    if output.json:
+        print_json(noticed(summary.to_dict(), detection.licence_notice()))
+    else:
+        print(summary.sentence())
     note_faceless(summary.without_face)
     for problem in summary.unreadable:
         note(problem)

@@ -24,12 +24,14 @@ from facenet.errors import FacenetError, SettingsError
 if TYPE_CHECKING:
     from facenet.faces.detectors import DetectorSettings
     from facenet.faces.mtcnn import MtcnnSettings
+    from facenet.faces.scrfd import ScrfdSettings
     from facenet.recognizer import Recognizer
 
 NAMED = ("model", "precision", "flip")
 """Options of an embedder that go to `Recognizer` as they are."""
 MTCNN_ONLY = ("thresholds", "factor", "exactness")
-"""Options that no other detector has."""
+SCRFD_ONLY = ("score_threshold", "nms_threshold", "sizes", "max_faces")
+"""Options of detectors that those of another family do not have."""
 ERROR, STOPPED, READER_LEFT = 2, 130, 141
 """Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
 
@@ -84,10 +86,20 @@ class Detection:
     """How faces are found, and what runs the graphs."""
 
     detector: str = flag("mtcnn", "Detector, see `facenet models list`.")
-    min_face_size: int = flag(20, "Smallest face looked for, in pixels.")
+    min_face_size: int | None = flag(
+        None, "Smallest face looked for, in pixels.  [default: MTCNN 20, SCRFD 0]"
+    )
     thresholds: str = flag("0.6,0.7,0.7", "MTCNN: scores that P-, R- and O-net must reach.")
     factor: float = flag(0.709, "MTCNN: ratio of one pyramid level to the one before.")
     exactness: str = flag("facenet-pytorch", "MTCNN: whose pixels: facenet-pytorch or facenet.")
+    score_threshold: float = flag(0.5, "SCRFD: score that a face must reach.")
+    nms_threshold: float = flag(0.4, "SCRFD: overlap with a better face from which one goes.")
+    sizes: str | None = flag(
+        None,
+        "SCRFD: sizes that a picture is brought to, such as 640,128 or 640x480.  [default: that "
+        "of the graph, else 640]",
+    )
+    max_faces: int = flag(0, "SCRFD: at most so many faces, the largest; 0 = all.")
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
     device: str | None = flag(
         None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"
@@ -96,21 +108,22 @@ class Detection:
     def settings(self) -> DetectorSettings:
         """The options of the detector. Raises SettingsError for those of another family."""
         from facenet.faces.detectors import MTCNN, family_of
-        from facenet.faces.scrfd import ScrfdSettings
         from facenet.models.catalog import find_card
 
         card = find_card(self.detector, kind="detector")
-        if family_of(card) is MTCNN:
-            return self._mtcnn()
-        given = [name for name in MTCNN_ONLY if getattr(self, name) != getattr(Detection(), name)]
+        family = family_of(card)
+        others = SCRFD_ONLY if family is MTCNN else MTCNN_ONLY
+        given = [name for name in others if getattr(self, name) != getattr(Detection(), name)]
         if given:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
             raise SettingsError(
-                f"--{' and --'.join(given)} is for MTCNN only, and the detector {card.name} is "
-                "none. Leave it out, or choose another detector."
+                f"{flags} is for {'SCRFD' if family is MTCNN else 'MTCNN'} only, and the detector "
+                f"{card.name} is none. Leave it out, or choose another detector."
             )
-        return ScrfdSettings(min_face_size=self.min_face_size)
+        least = {} if self.min_face_size is None else {"min_face_size": self.min_face_size}
+        return self._mtcnn(least) if family is MTCNN else self._scrfd(least)
 
-    def _mtcnn(self) -> MtcnnSettings:
+    def _mtcnn(self, least: dict[str, int]) -> MtcnnSettings:
         from facenet.faces.mtcnn import MtcnnSettings
 
         try:
@@ -120,11 +133,35 @@ class Detection:
                 f"thresholds should be three numbers such as 0.6,0.7,0.7; got {self.thresholds}."
             ) from error
         return MtcnnSettings(
-            min_face_size=self.min_face_size,
             thresholds=(first, second, third),
             factor=self.factor,
             exactness=self.exactness,
+            **least,
         )
+
+    def _scrfd(self, least: dict[str, int]) -> ScrfdSettings:
+        from facenet.faces.scrfd import ScrfdSettings
+
+        sizes = None
+        if self.sizes is not None:
+            sizes = tuple(parse_size(size.strip()) for size in self.sizes.split(","))
+        return ScrfdSettings(
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            sizes=sizes,
+            max_faces=self.max_faces,
+            **least,
+        )
+
+    def licence_notice(self) -> str | None:
+        """Which of the models have weights that may not be used commercially; None: none."""
+        from facenet.models.card import licence_notice
+        from facenet.models.catalog import find_card
+
+        return licence_notice(map(find_card, self._models()))
+
+    def _models(self) -> list[str]:
+        return [self.detector]
 
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""
@@ -151,11 +188,18 @@ class Recognition(Detection):
         named = {name: getattr(self, name) for name in NAMED}
         return {**Detection.options(self), **named}
 
+    def _models(self) -> list[str]:
+        return [self.detector, *self._names()]
+
+    def _names(self) -> list[str]:
+        """The embedders of a list with commas, each once."""
+        return list(dict.fromkeys(filter(None, (name.strip() for name in self.model.split(",")))))
+
     def recognizers(self, **more: Any) -> list[Recognizer]:
         """A recognizer for each model of a list with commas, none of which mixes flips in."""
         from facenet.recognizer import Recognizer
 
-        names = list(dict.fromkeys(filter(None, (name.strip() for name in self.model.split(",")))))
+        names = self._names()
         if not names:
             raise SettingsError("model should name an embedder or several; got none.")
         options = {**self.options(), "flip": False, **more}

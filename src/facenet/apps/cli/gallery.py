@@ -79,6 +79,13 @@ def opened(place: Path, detection: Detection, calibration: str = "auto") -> Gall
     return Gallery(gallery.store, recognizer=recognizer)
 
 
+def notice_of(gallery: Gallery) -> str | None:
+    """Which of the models a gallery used have weights that may not be used commercially."""
+    from facenet.models.card import licence_notice
+
+    return licence_notice(gallery.recognizer.cards)
+
+
 def _require_same(given: Recognition, space: Space) -> None:
     """Raise ContractError when another model is asked for than that of the gallery."""
     from facenet.errors import ContractError

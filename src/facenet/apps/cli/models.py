@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facenet.apps.cli.flags import Output, command, flag, parse_size
-from facenet.apps.cli.outlet import fetch_bar, note, print_json, print_rows
+from facenet.apps.cli.outlet import fetch_bar, note, noticed, print_json, print_rows
 
 if TYPE_CHECKING:
     from facenet.models.card import ModelCard
@@ -38,14 +38,16 @@ def list_models(output: Output) -> int:
 def show(name: Name, output: Output) -> int:
     """Show the card of a model.
 
-    Origin, licence, preprocessing, figures, false-match rates.
+    Origin, licence, preprocessing in words, figures with their protocol, false-match rates.
     """
-    from facenet.apps.jobs.modelroom import card_text
+    from facenet.apps.jobs.cardtext import card_text
+    from facenet.models.card import licence_notice
     from facenet.models.catalog import find_card
 
     card = find_card(name)
     if output.json:
-        print_json({**card.to_dict(), "contract": card.contract})
+        answer = {**card.to_dict(), "contract": card.contract}
+        print_json(noticed(answer, licence_notice([card])))
     else:
         print(card_text(card))
     return 0
@@ -57,7 +59,8 @@ def pull(
     name: Name,
     output: Output,
     file: Annotated[
-        Path | None, typer.Option(help="The source file or its archive, when you have it.")
+        Path | None,
+        typer.Option("--file", "--from", help="The source file or its archive, when you have it."),
     ] = None,
 ) -> int:
     """Fetch a model, check it, convert it where needed. Run again to go on."""
@@ -67,11 +70,10 @@ def pull(
     card, store = find_card(name), ModelStore()
     with fetch_bar() as progress:
         fetched = store.pull(card, progress, given=file)
-    if card.licence.commercial is False:
-        note(f"The weights of {card.name} are for non-commercial use: {card.licence.weights}.")
     answer = {"name": card.name, "fetched": fetched, "folder": str(store.folder(card))}
+    licence = _licence(card)
     if output.json:
-        print_json({**answer, "commercial": card.licence.commercial})
+        print_json({**answer, **licence})
     else:
         print(f"{card.name}: {'fetched into' if fetched else 'already in'} {answer['folder']}")
     return 0
@@ -83,15 +85,28 @@ def check(
     output: Output,
     names: Annotated[list[str] | None, typer.Argument(help="Models; none = all here.")] = None,
 ) -> int:
-    """Check the files of models, and their answers.
+    """Check the files of models, and their answers on every engine.
 
-    Files by their SHA-256, answers by the golden ones on the cards.
+    Files by their SHA-256; answers by the golden ones on the cards, with each engine and
+    precision of this machine. Prints the largest difference of a value, and for embedders 1 - the
+    cosine of the vectors. Exit code 2 when one is not right.
     """
-    from facenet.apps.jobs.modelroom import check_models
+    from facenet.apps.jobs.modelroom import COLUMNS, check_models
 
     rows = check_models(names or [])
-    print_json(rows) if output.json else print_rows(rows, ["name", "ok", "reason"])
-    return 0 if all(row["ok"] for row in rows) else 2
+    print_json(rows) if output.json else print_rows(rows, COLUMNS)
+    return 2 if any(row["ok"] is False for row in rows) else 0
+
+
+def _licence(card: ModelCard) -> dict[str, Any]:
+    """What there is to say of the licence of a model that was fetched; said on stderr too."""
+    from facenet.models.card import licence_notice
+
+    notice, remark = licence_notice([card]), card.licence.note
+    for text in (notice and f"{notice}.", remark):
+        if text:
+            note(text)
+    return noticed({"commercial": card.licence.commercial, "licence_note": remark}, notice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +114,22 @@ class Importing:
     """What a file of one's own cannot say of itself."""
 
     name: str | None = flag(None, "Name for a model of your own.")
+    kind: str | None = flag(None, "embedder or detector.  [default: what it says, else embedder]")
     size: str | None = flag(
-        None, "Side of the input in pixels, or WIDTHxHEIGHT.  [default: what it says, else 112]"
+        None, "Side of the input in pixels, or WIDTHxHEIGHT.  [default: what it says]"
     )
     crop: str | None = flag(None, "similarity, margin_original or margin_output.")
-    standardise: str | None = flag(None, "fixed, per_image, insightface or none.")
+    standardise: str | None = flag(
+        None, "fixed: (x-127.5)/128, per_image, insightface: (x-127.5)/127.5, or none: 0 to 255."
+    )
     margin: int | None = flag(None, "Margin of the crop in pixels.  [default: 0]")
     color: str | None = flag(
         None, "Channel order the network was trained with: rgb or bgr.  [default: rgb]"
     )
+    mean: str | None = flag(
+        None, "Detectors: taken from each channel, one number or three.  [default: what it says]"
+    )
+    scale: str | None = flag(None, "Detectors: what is left is divided by it, one or three.")
     overwrite: bool = flag(False, "Replace an imported model of the same name.")
 
 
@@ -117,7 +139,7 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A published file or archive, an ONNX file or a folder of them, .pt, .h5, "
+            help="A published file or archive, an ONNX file, a folder or zip of them, .pt, .h5, "
             ".pb, .params, or a TensorFlow checkpoint (prefix or folder).",
             metavar="FILE_OR_FOLDER",
         ),
@@ -129,12 +151,14 @@ def import_(
 
     A published file is recognised by its SHA-256, others by their contents. What those cannot
     tell is asked for: --name, and of an embedder --crop and --standardise, as it was trained.
+    What is said counts more than what was recognised, and goes onto the card.
     """
-    from facenet.apps.jobs.modelroom import OwnModel, import_file
+    from facenet.apps.jobs.importroom import OwnModel, import_file, parse_channels
 
     told = asdict(importing)
     overwrite, size = told.pop("overwrite"), told.pop("size")
     width, height = parse_size(size) if size is not None else (None, None)
+    told |= {key: parse_channels(key, told[key]) for key in ("mean", "scale")}
     done = import_file(file, OwnModel(width, height, **told), overwrite=overwrite)
     for line in done.lines:
         note(line)
@@ -153,12 +177,16 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _imported(card: ModelCard) -> dict[str, Any]:
     """What is said of a model after its import."""
-    if card.licence.commercial is False:
-        note(f"The weights of {card.name} are for non-commercial use: {card.licence.weights}.")
-    return {
+    from facenet.models.card import licence_notice
+
+    notice = licence_notice([card])
+    if notice:
+        note(f"{notice}.")
+    answer = {
         "name": card.name,
         "kind": card.kind,
         "contract": card.contract,
         "dimension": card.dimension,
         "commercial": card.licence.commercial,
     }
+    return noticed(answer, notice)

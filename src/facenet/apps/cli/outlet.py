@@ -25,12 +25,25 @@ def note_faceless(photos: Iterable[object]) -> None:
         note(f"No face was found in {photo}.")
 
 
-def print_faces(found: FaceRows, columns: Sequence[str], as_json: bool) -> None:
-    """The rows on stdout; photos without a face, or of no use, on stderr."""
-    print_json(found.rows) if as_json else print_rows(found.rows, columns)
+def print_faces(
+    found: FaceRows, columns: Sequence[str], as_json: bool, *, notice: str | None = None
+) -> None:
+    """The rows on stdout; photos without a face, or of no use, on stderr.
+
+    notice: of the licence of the weights, on stderr once, and in JSON in every row.
+    """
+    rows = [noticed(row, notice) for row in found.rows]
+    print_json(rows) if as_json else print_rows(rows, columns)
+    if notice:
+        note(f"{notice}.")
     note_faceless(found.faceless)
     for problem in found.problems:
         note(problem)
+
+
+def noticed(answer: Mapping[str, Any], notice: str | None) -> dict[str, Any]:
+    """An answer, with `licence_notice` where its weights may not be used commercially."""
+    return {**answer, "licence_notice": notice} if notice else dict(answer)
 
 
 def print_json(value: Any) -> None:

@@ -17,8 +17,8 @@ from facenet.apps.cli.flags import (
     command,
     flag,
 )
-from facenet.apps.cli.gallery import Among, opened
-from facenet.apps.cli.outlet import bar, note, print_csv, print_faces, print_json
+from facenet.apps.cli.gallery import Among, notice_of, opened
+from facenet.apps.cli.outlet import bar, note, noticed, print_csv, print_faces, print_json
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ def verify(
     answer = recognizer.verify(
         a, b, fmr=how.fmr, threshold=how.threshold, prior=how.prior, select=how.select
     )
-    print_json(answer.to_dict()) if output.json else print(_sentence(answer))
+    if output.json:
+        print_json(noticed(answer.to_dict(), recognition.licence_notice()))
+    else:
+        print(_sentence(answer))
     return 0 if answer.match else 1
 
 
@@ -102,13 +105,15 @@ def identify(
     """
     if gallery:
         asked = deciding.rates() | among.asked()
-        named = _among_enrolled(
+        named, notice = _among_enrolled(
             gallery, places, asked, recognition, calibration=deciding.calibration, draw=draw
         )
     else:
         among.require_unused()
         named = _among_known(places, deciding, recognition, draw=draw)
-    print_faces(named, GALLERY_COLUMNS if gallery else COLUMNS, output.json)
+        notice = recognition.licence_notice()
+    columns = GALLERY_COLUMNS if gallery else COLUMNS
+    print_faces(named, columns, output.json, notice=notice)
     return _code(named)
 
 
@@ -123,7 +128,8 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
     names = [str(photo.path) for photo in find_photos(photos)]
     matrix = recognition.recognizer().compare(names, select=select).tolist()
     if output.json:
-        print_json({"photos": names, "similarity": matrix})
+        answer = {"photos": names, "similarity": matrix}
+        print_json(noticed(answer, recognition.licence_notice()))
     else:
         rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
         print_csv(["photo", *names], rows)
@@ -139,7 +145,11 @@ def _verify_enrolled(
     place, who, photo = asked
     with opened(place, recognition, how.calibration) as gallery:
         answer = gallery.verify(who, photo, **how.rates(), select=how.select)
-    print_json(answer.to_dict()) if output.json else print(_person_sentence(answer))
+        notice = notice_of(gallery)
+    if output.json:
+        print_json(noticed(answer.to_dict(), notice))
+    else:
+        print(_person_sentence(answer))
     return 0 if answer.match else 1
 
 
@@ -185,15 +195,16 @@ def _among_enrolled(
     *,
     calibration: str,
     draw: Path | None,
-) -> FaceRows:
-    """Name faces among the people of a gallery."""
+) -> tuple[FaceRows, str | None]:
+    """Name faces among the people of a gallery; with the notice of its weights' licence."""
     from facenet.apps.jobs.people import name_enrolled
     from facenet.apps.jobs.photos import find_photos
 
     found = find_photos(photos)
     with opened(place, recognition, calibration) as gallery, bar("photos") as done:
         question = gallery.question(**asked)
-        return name_enrolled(found, gallery, question, draw=draw, done=done)
+        named = name_enrolled(found, gallery, question, draw=draw, done=done)
+        return named, notice_of(gallery)
 
 
 def _sentence(answer: Verification) -> str:

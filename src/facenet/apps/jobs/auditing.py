@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.allpairs import comparing, pictures_digest
-from facenet.apps.jobs.evaluation import gather_pictures
+from facenet.apps.jobs.evaluation import gather_pictures, licence_facts
 from facenet.apps.jobs.gather import Done, Gathered, Gathering
 from facenet.data.folders import class_pictures
 from facenet.data.pairset import Picture
@@ -117,6 +117,7 @@ def find_overlap(
     return {
         "model": recognizer.embedder.card.name,
         "contract": recognizer.embedder.contract,
+        **licence_facts(recognizer),
         "threshold": threshold.similarity,
         "fmr": threshold.fmr,
         "comparisons": comparisons,

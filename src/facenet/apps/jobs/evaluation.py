@@ -14,7 +14,7 @@ from facenet.errors import DataError, SettingsError
 from facenet.evaluate.intervals import REPLICATES
 from facenet.evaluate.pairreport import PairReport, compare_models, verification_report
 from facenet.evaluate.verification import VerificationSettings
-from facenet.models.card import ModelCard
+from facenet.models.card import ModelCard, licence_notice
 from facenet.recognizer import Recognizer
 
 MOST_REPLICATES = 100_000
@@ -96,7 +96,11 @@ def evaluate_pairs(
             pairs, gathered.views, how.settings, replicates=how.replicates, seed=how.seed
         )
         extra = more(recognizer, gathered, report) if more else {}
-        extra["notes"] = [*report.values["notes"], *extra.get("notes", [])]
+        extra["notes"] = [
+            *_override(recognizer),
+            *report.values["notes"],
+            *extra.get("notes", []),
+        ]
         facts = model_facts(recognizer, gathered, aligned=pairs.aligned, select=how.select)
         facts["seconds"]["score"] = perf_counter() - start
         published = _published(recognizer.embedder.card, how.figure)
@@ -153,15 +157,27 @@ def embedder_facts(recognizer: Recognizer, *, aligned: bool) -> dict[str, Any]:
     embedder = recognizer.embedder
     card, engine = embedder.card, embedder.engine
     return {
-        "model": card.name,
+        "model": embedder.title,
         "model_digest": card.source.sha256,
         "contract": card.contract,
         "precision": embedder.precision,
         "engine": f"{engine['engine']} {engine['version']} on {engine['device']}",
         "detector": "none: the pictures are crops" if aligned else recognizer.detection,
         "preprocess": asdict(embedder.preprocess),
+        "overridden": {"standardise": embedder.overridden} if embedder.overridden else None,
         "commercial": card.licence.commercial,
+        **licence_facts(recognizer, aligned=aligned),
     }
+
+
+def licence_facts(recognizer: Recognizer, *, aligned: bool = False) -> dict[str, Any]:
+    """`licence_notice` where weights that were used may not be used commercially, else nothing.
+
+    aligned: the pictures are crops, so that there was no detector.
+    """
+    used = [card for card in recognizer.cards if not (aligned and card.kind == "detector")]
+    notice = licence_notice(used)
+    return {"licence_notice": notice} if notice else {}
 
 
 def _cropping(recognizer: Recognizer, aligned: bool, select: str) -> str:
@@ -173,6 +189,17 @@ def _cropping(recognizer: Recognizer, aligned: bool, select: str) -> str:
         margin = f" margin {preprocess.margin}" if preprocess.margin else ""
         crop = f"face by {select}, crop {preprocess.crop}{margin} {size}"
     return f"{crop}, standardise {preprocess.standardise}"
+
+
+def _override(recognizer: Recognizer) -> list[str]:
+    """That these are the numbers of an experiment, where the card says something else."""
+    embedder = recognizer.embedder
+    if not embedder.overridden:
+        return []
+    return [
+        f"An experiment: standardise {embedder.preprocess.standardise} was asked for, and the card "
+        f"of {embedder.card.name} says {embedder.overridden}."
+    ]
 
 
 def _published(card: ModelCard, name: str) -> tuple[float | None, str | None]:

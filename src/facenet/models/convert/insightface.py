@@ -9,7 +9,7 @@ Source: `model_zoo/{model_zoo,scrfd,retinaface,arcface_onnx,landmark,attribute}.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,14 @@ DIMENSIONS: Final = range(128, 1025)
 """Lengths of the vectors that a recogniser gives."""
 NORMALISED: Final = "none"
 """`Recognised.standardise` of a graph that takes values 0 to 255 and standardises them itself."""
+PACKS: Final = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
+"""Names of InsightFace's packs, whose weights are for non-commercial research only."""
+KNOWN_FORMS: Final = (
+    "MTCNN as three files, and SCRFD or RetinaFace as InsightFace exports them: one picture, "
+    "1 x 3 x H x W, and 6, 9, 10 or 15 outputs, first all scores (n x 1), then all boxes (n x 4), "
+    "then all landmarks (n x 10)"
+)
+"""The forms of detectors, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,9 @@ class Recognised:
     role: "embedder", "detector", "landmarks" or "attributes"; only the first two are used here.
     title: what it is, in words. name: that of a published file, or None. size: width and height
     of the input, None where it takes any. dimension: values of a vector, of an embedder only.
-    standardise: what an embedder's input needs, "insightface" ((x - 127.5) / 127.5) or `NORMALISED`
-    (nothing); None for the others. form: of a detector only.
+    standardise: what the input needs, "insightface" ((x - 127.5) / 127.5) of an embedder, "fixed"
+    ((x - 127.5) / 128) of a detector, or `NORMALISED` (nothing); None for the others. form: of a
+    detector only.
     """
 
     role: str
@@ -137,7 +146,7 @@ def recognise(data: bytes, *, known: Mapping[str, str] = KNOWN) -> Recognised | 
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (3, None):
         return None
     if len(outputs) in FORMS:
-        return _detector(name, inputs, outputs)
+        return _detector(graph, name, inputs, outputs)
     if len(outputs) != 1 or len(outputs[0].shape) != 2 or inputs[0].shape[2:] not in _SINGLE:
         return None
     return _single(graph, name, inputs, outputs)
@@ -181,6 +190,12 @@ def read_pack(folder: Path) -> Pack:
 
 _SINGLE: Final = ((SIDE, SIDE), (192, 192), (96, 96))
 """Sides of the inputs of recognisers, landmark models and attribute models."""
+_UNUSED: Final[Mapping[tuple[int | None, int | None], tuple[str, str]]] = {
+    (192, 3309): ("landmarks", "68 landmarks in space"),
+    (192, 212): ("landmarks", "106 landmarks"),
+    (96, 3): ("attributes", "sex and age"),
+}
+"""Side of the input and length of the answer -> role and title of models that are not used."""
 
 
 def _single(
@@ -195,15 +210,28 @@ def _single(
         how = NORMALISED if _normalises(graph, inputs[0].name) else "insightface"
         title = f"recogniser, {length} values of a {SIDE}x{SIDE} face"
         return Recognised("embedder", title, name, inputs, outputs, size, length, how)
-    if side == 192:
-        title = {3309: "68 landmarks in space", 212: "106 landmarks"}.get(length or 0, "landmarks")
-        return Recognised("landmarks", title, name, inputs, outputs, size)
-    title = "sex and age" if length == 3 else "attributes"
-    return Recognised("attributes", title, name, inputs, outputs, size)
+    role, title = _UNUSED.get((side, length), ("", ""))
+    return Recognised(role, title, name, inputs, outputs, size) if role else None
+
+
+def fits_form(shapes: Iterable[tuple[int, ...]], size: tuple[int, int]) -> bool:
+    """Whether the outputs of a detector for pictures of this width and height can be read.
+
+    shapes: of the outputs, such as (cells, 4) or (1, cells, 4), in any order.
+    """
+    tables = {
+        shape[-2:] for shape in shapes if len(shape) == 2 or (shape[0] == len(shape) - 2 == 1)
+    }
+    form = FORMS.get(len(tables))
+    if form is None or any(side % form.strides[-1] for side in size):
+        return False
+    cells = [(size[0] // s) * (size[1] // s) * form.anchors for s in form.strides]
+    widths = (1, 4, 10) if form.landmarks else (1, 4)
+    return tables == {(count, width) for count in cells for width in widths}
 
 
 def _detector(
-    name: str | None, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+    graph: Any, name: str | None, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
 ) -> Recognised | None:
     """A detector, where the lengths of its tables are those of its number of outputs."""
     form = FORMS[len(outputs)]
@@ -215,7 +243,8 @@ def _detector(
     height, wide = inputs[0].shape[2:]
     size = None if height is None or wide is None else (wide, height)
     title = f"detector, {levels} strides, {'with' if form.landmarks else 'without'} landmarks"
-    return Recognised("detector", title, name, inputs, outputs, size, form=form)
+    how = NORMALISED if _normalises(graph, inputs[0].name) else "fixed"
+    return Recognised("detector", title, name, inputs, outputs, size, standardise=how, form=form)
 
 
 def _normalises(graph: Any, source: str) -> bool:
