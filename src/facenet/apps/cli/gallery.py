@@ -203,7 +203,13 @@ def list_people(place: Place, output: Output, where: Where = None) -> int:
 
 @app.command()
 @command
-def show(place: Place, output: Output, who: Annotated[str | None, typer.Argument()] = None) -> int:
+def show(
+    place: Place,
+    output: Output,
+    who: Annotated[
+        str | None, typer.Argument(help="A person: name or id.", metavar="PERSON")
+    ] = None,
+) -> int:
     """Show a person and their faces, or what the gallery is."""
     from facenet.apps.jobs.galleryfacts import gallery_facts, person_facts
     from facenet.galleries import Gallery
