@@ -46,3 +46,10 @@ def test_facenet_casia_reaches_its_accuracy(data: Path, casia_graph: Path) -> No
     assert record["published"] == pytest.approx(0.9905)
     assert "margin 32" in record["protocol"]
     assert "standardise fixed" in record["protocol"]
+
+
+def test_facenet_msceleb_reaches_its_accuracy(data: Path, msceleb_file: Path) -> None:
+    ModelStore().pull(find_card("facenet-msceleb-20170512"), given=msceleb_file)
+    record = measure(data, "facenet-msceleb-20170512")
+    assert round(record["accuracy"], 6) >= 0.990
+    assert record["published"] == pytest.approx(0.992)

@@ -28,7 +28,7 @@ from facenet.evaluate.templates import Pooling
 from facenet.faces.align import similarity_crop
 from facenet.images import load_image
 
-FAST = ("--replicates", 20)
+FAST = ("--replicates", 100)
 
 # ---- IJB
 
@@ -148,7 +148,7 @@ def test_what_the_record_of_templates_says(ijb, tmp_path):
     assert found["problems"] == [f"No such picture: 5:{PEOPLE[0]}/{PEOPLE[0]}_0006.jpg."]
     assert found["detector"] == "none: the points of the lists"
     assert len(found["digests"]) == 6
-    assert found["bootstrap"] == {"replicates": 20, "seed": 0}
+    assert found["bootstrap"] == {"replicates": 100, "seed": 0}
     assert run(*command, "--json").json["remembered"] == 35
     assert run(*command, "--no-cache", "--json").json["remembered"] == 0
     (model,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["models"]
@@ -158,8 +158,13 @@ def test_what_the_record_of_templates_says(ijb, tmp_path):
     (rank,) = [line.split(",") for line in lines if line.startswith("mobilefacenet,ijbc,rank@1,")]
     assert float(rank[3]) == pytest.approx(share, abs=1e-6)
     text = run(*command).out
-    assert text.startswith("mobilefacenet (fp32) on ijbc: 16 templates of 4 people, 48 pairs, AUC ")
-    assert f"\nrank 1: {share:.4f}, mean of both galleries\n" in text
+    assert text.startswith("mobilefacenet (fp32) on ijbc: 16 templates of 4 people, 48 pairs\nAUC ")
+    low, high = found["auc_ci"]
+    assert f"AUC {found['auc']:.5f} [{low:.4f}, {high:.4f}], EER " in text
+    low, high = found["identification"]["cmc"]["1"]["ci"]
+    assert f"\nrank 1: {share:.4f} [{low:.4f}, {high:.4f}], mean of both galleries\n" in text
+    (area,) = [line.split(",") for line in lines if line.startswith("mobilefacenet,ijbc,auc,")]
+    assert [float(area[4]), float(area[5])] == pytest.approx(found["auc_ci"], abs=1e-6)
 
 
 def test_templates_that_cannot_be(ijb, home, tmp_path):
@@ -168,7 +173,13 @@ def test_templates_that_cannot_be(ijb, home, tmp_path):
     assert "aggregation should be one of media, " in refused(*command, "--aggregation", "best")
     assert "should be one of ijbb, ijbc; got 'ijba'" in refused(*command, "--set", "ijba")
     assert "ijbb should have its lists; expected " in refused(*command, "--set", "ijbb")
-    assert "1 to 100,000 draws" in refused(*command, "--replicates", 0)
+    assert "100 to 100,000 draws" in refused(*command, "--replicates", 2)
+    assert refused(*command, "--unit-norm", "--aggregation", "medoid") == (
+        "--unit-norm would change nothing: medoid looks at no lengths. Leave it out, or choose "
+        "media or norm_weighted."
+    )
+    for name in ("--detector", "--min-face-size", "--thresholds", "--factor", "--exactness"):
+        assert f"No such option: {name}" in run(*command, name, "1").err  # no face is looked for
     (tmp_path / "file").write_text("")
     assert "Cannot write" in refused(*command, "--report", tmp_path / "file")
     assert not (home / "cache").exists()
@@ -324,6 +335,11 @@ def test_the_second_run_writes_no_feature_again(megaface, features, tmp_path):
     rate = first.json["rank_1"][-1]["rate"]
     assert text.startswith("mobilefacenet on MegaFace: 24 probes of 3 people\n")
     assert f"\nrank 1 among 130 distractors: {rate:.4f} [" in text
+    point = first.json["tar_at_far"]["1e-3"]
+    low, high = point["ci"]
+    assert f"\nTAR {point['tar']:.4f} [{low:.4f}, {high:.4f}] at FAR 1e-3\n" in text
+    ends = [float(end) for end in row.split(",")[4:6]]
+    assert ends == pytest.approx(first.json["rank_1"][-1]["ci"], abs=1e-6)
 
 
 def test_noisy_pictures_are_left_out_or_replaced(megaface, features):
@@ -379,7 +395,17 @@ def test_megaface_that_cannot_be(megaface, tmp_path):
     assert "line 1: expected a rel" in refused(
         *command(root, here), "--probe-list", tmp_path / "list"
     )
-    assert "1 to 100,000 draws" in refused(*command(root, here), "--seed", -3)
+    assert "100 to 100,000 draws" in refused(*command(root, here), "--seed", -3)
+    for flags, named in (
+        (("--min-face-size", 40), "--min-face-size"),
+        (("--factor", 0.5, "--exactness", "facenet"), "--factor and --exactness"),
+    ):
+        assert refused(*command(root, here), *flags) == (
+            f"{named} would change nothing: the pictures are crops, in which no face is looked "
+            "for. Leave it out, or look for faces with --detect."
+        )
+    said = refused(*command(root, here), "--as-insightface")
+    assert "no list names any. Give --probe-noises and --distractor-noises, or leave it" in said
     assert not here.exists()
     blank(tmp_path / "x" / "A" / "A_1.png")
     (tmp_path / "list").write_text("A/A_1.png\n")

@@ -33,7 +33,7 @@ from facenet.images import load_image
 FOLDS, SIZE = 3, 10
 PROMISED = {"accuracy", "accuracy_std", "accuracy_ci", "auc", "eer", "tar_at_far", "failures"}
 PROMISED |= {"protocol", "model", "digests"}
-FAST = ("--replicates", 20)
+FAST = ("--replicates", 100)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,8 @@ def test_several_models_and_their_differences(lfw, home, tmp_path):
     assert (first["model"], second["model"]) == ("mobilefacenet", "own")
     assert second["accuracy"] < first["accuracy"]
     differences = {row["metric"]: row for row in both.json["paired"]}
-    assert {"accuracy", "auc", "eer", "tar@1e-1"} == set(differences)
+    metrics = {"accuracy", "auc", "d_prime", "eer", "tar@1e-1", "val@1e-3"}
+    assert set(differences) == metrics
     for name in ("accuracy", "auc", "eer"):
         row = differences[name]
         assert row["difference"] == pytest.approx(first[name] - second[name], abs=2e-6)
@@ -252,6 +253,19 @@ def test_files_that_are_no_set_are_one_sentence(lfw, tmp_path):
     assert "there is none" in refused("evaluate", "bin", tmp_path / "gone.bin")
 
 
+def test_flags_of_the_detector_need_a_face_to_look_for(lfw, tmp_path):
+    crop = np.zeros((112, 112, 3), np.uint8)
+    file = write_bin(tmp_path / "whole.bin", [crop] * 20, [True] * 10)
+    for flags, named in (
+        (("--factor", 0.5), "--factor"),
+        (("--select", "largest", "--min-face-size", 30), "--min-face-size and --select"),
+    ):
+        assert refused("evaluate", "bin", file, *flags) == (
+            f"{named} would change nothing: the pictures are crops, in which no face is looked "
+            "for. Leave it out, or look for faces with --detect."
+        )
+
+
 # ---- CFP and AgeDB
 
 
@@ -343,8 +357,8 @@ def test_lists_and_settings_that_cannot_be(lfw, tmp_path):
         (("--distance", "cosine"), "distance should be one of squared, angle"),
         (("--protocol", "cosine", "--distance", "angle"), "distance angle belongs to the protocol"),
         (("--protocol", "insightface", "--subtract-mean"), "does not subtract a mean"),
-        (("--replicates", 0), "1 to 100,000 draws and a seed of 0 or more; got 0 and 0."),
-        (("--seed", -1), "1 to 100,000 draws and a seed of 0 or more; got 1000 and -1."),
+        (("--replicates", 99), "have 100 to 100,000 draws and a seed of 0 or more; got 99 and 0."),
+        (("--seed", -1), "100 to 100,000 draws and a seed of 0 or more; got 1000 and -1."),
         (("--model", "mobilefacenet,nosuch"), "nosuch"),
         (("--model", ","), "model should name an embedder or several; got none."),
     ):

@@ -62,7 +62,7 @@ def split(rows):
 
 
 def test_all_pairs_are_counted(mini, rows):
-    ran = run("evaluate", "all-pairs", mini, "--json", "--replicates", 50)
+    ran = run("evaluate", "all-pairs", mini, "--json", "--replicates", 100)
     assert ran.code == 0
     found, (mated, others) = strict(ran.out), split(rows)
     assert (found["mated"], found["pairs"], found["people"]) == (len(mated), len(others), 5)
@@ -88,7 +88,7 @@ def test_all_pairs_are_counted(mini, rows):
 
 
 def test_the_digest_is_that_of_names_and_contents(mini):
-    found = run("evaluate", "all-pairs", mini, "--json", "--replicates", 1).json
+    found = run("evaluate", "all-pairs", mini, "--json", "--replicates", 100).json
     whole = hashlib.sha256()
     for path in sorted(mini.rglob("*.jpg")):
         name = path.relative_to(mini).as_posix().encode()
@@ -97,7 +97,7 @@ def test_the_digest_is_that_of_names_and_contents(mini):
 
 
 def test_all_pairs_in_text(mini):
-    text = run("evaluate", "all-pairs", mini, "--replicates", 1).out
+    text = run("evaluate", "all-pairs", mini, "--replicates", 100).out
     assert text.startswith("mobilefacenet (fp32): ")
     assert "5 people in 34 pictures of Gesichter ä, 2 without a usable face\n" in text
     assert "\nFMR 1e-2  similarity 0." in text
@@ -108,7 +108,7 @@ def test_the_table_goes_into_a_card(mini, rows, tmp_path):
     source = package_folder() / "cards/mobilefacenet.json"
     card = copy(source, tmp_path / "card.json")
     command = ("evaluate", "all-pairs", mini, "--card", card, "--dataset", "four people")
-    found = run(*command, "--json", "--replicates", 1).json["fmr_table"]
+    found = run(*command, "--json", "--replicates", 100).json["fmr_table"]
     written = load_card(card).fmr
     assert list(written.false_matches) == found["false_matches"]
     assert (written.dataset, written.people, written.images) == ("four people", 4, 32)
@@ -145,7 +145,7 @@ def test_a_card_that_is_not_that_of_the_vectors_is_refused_before_the_work(mini,
 
 
 def test_flips_are_summed_and_said(mini, rows):
-    command = ("evaluate", "all-pairs", mini, "--json", "--replicates", 1)
+    command = ("evaluate", "all-pairs", mini, "--json", "--replicates", 100)
     plain, flipped = (run(*command, *more).json for more in ((), ("--flip",)))
     assert "cosine similarity; flips summed; face by" in flipped["protocol"]
     assert flipped["contract"] == plain["contract"] + "+flip"
@@ -168,7 +168,7 @@ def groups(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(mini, groups):
-    more = ("--pairs", 100, "--replicates", 50, "--seed", 2, "--attributes", groups)
+    more = ("--pairs", 100, "--replicates", 100, "--seed", 2, "--attributes", groups)
     ran = run("evaluate", "folder", mini, "--json", *more)
     assert ran.code == 0
     return strict(ran.out)
@@ -249,7 +249,7 @@ def test_groups_are_judged_at_one_threshold_of_all_pairs(folder, rows):
 
 
 def test_a_folder_in_text(mini, groups, folder):
-    command = ("evaluate", "folder", mini, "--pairs", 100, "--replicates", 20)
+    command = ("evaluate", "folder", mini, "--pairs", 100, "--replicates", 100)
     text = run(*command, "--attributes", groups).out
     assert text.startswith("mobilefacenet (fp32): accuracy ")
     for part in (
@@ -359,5 +359,5 @@ def test_settings_that_cannot_be(mini, tmp_path, groups):
     said = refused("evaluate", "folder", few, "--pairs", 20, "--attributes", groups)
     assert said.startswith("Groups need 300 pairs of different people to set a threshold by; there")
     for verb in ("folder", "all-pairs"):
-        for more in (("--replicates", 0), ("--seed", -1)):
-            assert "1 to 100,000 draws" in refused("evaluate", verb, mini, *more)
+        for more in (("--replicates", 2), ("--seed", -1)):
+            assert "100 to 100,000 draws" in refused("evaluate", verb, mini, *more)

@@ -159,7 +159,8 @@ def test_two_models_are_compared_on_the_same_draws(lfw):
     assert (row["a"], row["b"]) == ("one", "two")
     assert row["difference"] == pytest.approx(right[0].mean() - right[1].mean())
     assert row["ci"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
-    assert {row["metric"] for row in both.paired} == {"accuracy", "auc", "eer", "tar@1e-1"}
+    metrics = {"accuracy", "auc", "d_prime", "eer", "tar@1e-1", "val@1e-3"}
+    assert {row["metric"] for row in both.paired} == metrics
     for number, model in enumerate((one, two)):
         (alone,) = evaluated(lfw, model).models
         for name in ("accuracy", "accuracy_ci", "auc", "eer_ci", "tar_at_far", "worst"):

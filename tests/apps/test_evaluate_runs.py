@@ -16,7 +16,7 @@ from shell import blank, environment, process, refused, run
 from facenet.apps.jobs.gather import Gathering
 from facenet.recognizer import GROUP
 
-FAST = ("--replicates", 20)
+FAST = ("--replicates", 100)
 UNLIKE = {"seconds", "remembered"}
 """What differs between two runs that say the same."""
 

@@ -92,7 +92,13 @@ def counted(seed=0):
         "eer": 0.01357,
         "eer_ci": [0.01012, 0.01733],
         "d_prime": 4.3217,
-        "val_at_far": {"val": 0.94321, "val_std": 0.02134, "far": 0.00108},
+        "d_prime_ci": [4.1034, 4.5461],
+        "val_at_far": {
+            "val": 0.94321,
+            "val_std": 0.02134,
+            "val_ci": [0.92018, 0.95991],
+            "far": 0.00108,
+        },
         "published": 0.9905,
         "published_protocol": "by its author",
     }

@@ -13,7 +13,14 @@ from facenet.errors import DataError
 from facenet.evaluate import curves
 from facenet.evaluate.allpairs import all_pairs_report, supported_rates
 from facenet.evaluate.falsematch import false_match_table
-from facenet.evaluate.intervals import PairScores, replicate, share_interval, subject_weights
+from facenet.evaluate.intervals import (
+    SUMMARY,
+    PairScores,
+    replicate,
+    share_interval,
+    subject_weights,
+    summary_intervals,
+)
 from facenet.evaluate.sweep import labelled, sweep
 
 DRAWS = 60
@@ -78,8 +85,8 @@ def test_numbers_are_those_of_sorted_scores(whole):
 def test_intervals_are_those_of_the_weighted_pairs(whole):
     """Draw by draw as `intervals.replicate`, which weighs and sorts every pair."""
     values, _, drawn = whole
-    for name in ("auc", "eer"):
-        expected = share_interval(drawn[name], values[name], 60)
+    summary = {name: values[name] for name in SUMMARY}
+    for name, expected in summary_intervals(drawn, summary, 60).items():
         assert values[f"{name}_ci"] == pytest.approx(expected, abs=1e-9)
     for name, point in values["tar_at_far"].items():
         expected = share_interval(drawn[f"tar@{name}"], point["tar"], 60)
@@ -134,9 +141,12 @@ def test_a_pool_that_holds_little_says_what_it_cannot():
         accepted = pairs.similarity >= point["threshold"]
         expected = held_interval(pairs, accepted, point["tar"], same=True)
         assert point["ci"] == pytest.approx(expected)
-    for name in ("auc", "eer"):
-        assert values[f"{name}_ci"] is None
-        assert values[name] == pytest.approx(full[name], abs=1e-4)
+    for name in SUMMARY:
+        assert values[name] == pytest.approx(full[name], rel=1e-4)
+        near, exact = values[f"{name}_ci"], full[f"{name}_ci"]
+        assert near[0] < values[name] < near[1]
+        assert near[1] - near[0] == pytest.approx(exact[1] - exact[0], rel=0.15)
+        assert near == pytest.approx(exact, abs=0.1 * (exact[1] - exact[0]))
 
 
 def test_a_pool_just_as_long_as_it_must_be_redraws_the_threshold():

@@ -270,6 +270,9 @@ def test_the_size_of_the_gallery(report):
         predicted = 1 - (1 - np.mean(reaching)) ** row["gallery"]
         assert row["fpir_predicted"] == pytest.approx(predicted, rel=0.02)
         assert row["hit_rate"] == searches.hit_rate(1)
+        low, high = row["hit_rate_ci"]
+        assert low <= row["hit_rate"] <= high and low < high
+    assert rows[-1]["hit_rate_ci"] == values["cmc"]["1"]["ci"] != rows[0]["hit_rate_ci"]
     assert rows[-1]["fnir"] == values["fnir_at_fpir"]["1e-1"]["fnir"]
     assert rows[-1]["fnir_ci"] == values["fnir_at_fpir"]["1e-1"]["ci"]
     grown = rows[-1]["fpir_held"]
@@ -285,7 +288,9 @@ def test_without_enough_non_mated_searches_only_ranks_are_told():
     assert (values["searches_non_mated"], values["fnir_at_fpir"]) == (0, {})
     assert len(values["refused"]) == 4
     assert values["fnir_curve"]["fpir"] == []
-    assert [sorted(row) for row in values["scaling"]] == [["gallery", "hit_rate"]]
+    (row,) = values["scaling"]
+    ci = values["cmc"]["1"]["ci"]
+    assert row == {"gallery": 12, "hit_rate": values["cmc"]["1"]["share"], "hit_rate_ci": ci}
     assert len(values["cmc_curve"]) == 12
     assert values["cmc_curve"][-1] == 1
 

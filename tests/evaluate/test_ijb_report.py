@@ -175,6 +175,20 @@ def test_intervals_are_those_of_the_bootstrap_over_all_pairs(seed):
     assert point["ci"] == pytest.approx(share_interval(drawn["tar@1e-1"], point["tar"], PEOPLE))
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_intervals_of_auc_and_eer_are_nearly_those_of_every_weighted_pair(seed):
+    """Widths within 15 %, at 24 people: more people are nearer, since each is in more pairs."""
+    data, features = made_set(seed, noise=0.7)
+    similarity, same, a, b = scored_pairs(data, features)
+    exact = replicate(PairScores(similarity, same, a, b), replicates=1000, seed=7)
+    found = ijb_report(data, features, Pooling(), replicates=1000, seed=7)["verification"]
+    for name in ("auc", "eer"):
+        low, high = share_interval(exact[name], found[name], PEOPLE)
+        near = found[f"{name}_ci"]
+        assert near[0] < found[name] < near[1]
+        assert near[1] - near[0] == pytest.approx(high - low, rel=0.15)
+
+
 def test_a_bootstrap_that_looks_only_at_the_highest_scores_is_the_same():
     """Half a million pairs of 60 people: the pool ends at the floor, the answer does not move."""
     generator = np.random.default_rng(2)

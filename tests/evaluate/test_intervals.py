@@ -54,13 +54,17 @@ def repeated(scores, weights):
 @pytest.mark.parametrize("seed", range(3))
 def test_replicates_are_the_numbers_of_the_repeated_pairs(seed):
     scores = toy(seed)
-    correct = scores.similarity > 0.35
-    correct = correct == scores.same
-    drawn = replicate(scores, rates=(0.1, 0.03), correct=correct, replicates=20, seed=5)
+    correct = (scores.similarity > 0.35) == scores.same
+    shares = {
+        "accuracy": (correct.astype(float), np.ones(len(correct))),
+        "odd": (correct * scores.same * np.arange(120.0), scores.same * np.arange(120.0)),
+    }
+    drawn = replicate(scores, rates=(0.1, 0.03), shares=shares, replicates=20, seed=5)
     for row, weights in enumerate(subject_weights(scores.subjects, 20, 5)):
         mated, others = repeated(scores, weights)
         assert drawn["auc"][row] == pytest.approx(curves.area_under_roc(mated, others))
         assert drawn["eer"][row] == pytest.approx(curves.equal_error_rate(mated, others))
+        assert drawn["d_prime"][row] == pytest.approx(curves.d_prime(mated, others))
         for rate in (0.1, 0.03):
             point = curves.tar_at_far(mated, others, rate)
             name = curves.rate_name(rate)
@@ -68,6 +72,8 @@ def test_replicates_are_the_numbers_of_the_repeated_pairs(seed):
             assert drawn[f"far@{name}"][row] == pytest.approx(point.far)
         right = np.sum(mated > 0.35) + np.sum(others <= 0.35)
         assert drawn["accuracy"][row] == pytest.approx(right / (len(mated) + len(others)))
+        own = weights[scores.subject_a] * scores.same * np.arange(120)
+        assert drawn["odd"][row] == pytest.approx(own[correct].sum() / own.sum())
 
 
 def test_replicates_do_not_depend_on_how_many_are_held_at_a_time():
@@ -86,6 +92,7 @@ def test_draws_without_a_kind_of_pair_have_no_value():
     )
     drawn = replicate(scores, rates=(0.5,), replicates=50)
     assert 0 < np.isnan(drawn["auc"]).sum() < 50
+    assert np.isnan(drawn.pop("d_prime")).all()  # one score of a kind has no spread
     for values in drawn.values():
         assert np.array_equal(np.isnan(values), np.isnan(drawn["auc"]))
     assert intervals.percentiles(drawn["auc"]) is None
@@ -103,6 +110,17 @@ def test_shares_that_no_draw_moves_get_wilsons_interval_of_people():
     low, high = intervals.share_interval(np.linspace(0.4, 0.6, 101), 0.5, 40)
     assert (low, high) == pytest.approx((0.405, 0.595))
     assert intervals.share_interval(np.linspace(0.4, 0.6, 101), 0.7, 40)[1] == 0.7
+
+
+def test_numbers_that_are_no_shares_get_no_interval_of_wilson():
+    assert intervals.value_interval(np.full(100, 3.2), 3.2) is None
+    assert intervals.value_interval(np.append(np.full(6, np.nan), np.ones(94)), 1.0) is None
+    assert intervals.value_interval(np.linspace(3, 5, 101), 4.0) == pytest.approx((3.05, 4.95))
+    assert intervals.value_interval(np.linspace(3, 5, 101), 5.5)[1] == 5.5
+    drawn = {name: np.linspace(0.4, 0.6, 101) for name in intervals.SUMMARY}
+    found = intervals.summary_intervals(drawn, {"auc": 0.5, "eer": None, "d_prime": 0.5}, 7)
+    assert found["auc"] == found["d_prime"] == pytest.approx((0.405, 0.595))
+    assert found["eer"] is None
 
 
 def test_coverage_of_the_interval_is_about_what_it_says():
@@ -123,7 +141,8 @@ def test_coverage_of_the_interval_is_about_what_it_says():
             np.concatenate([rows, strangers[1]]),
         )
         correct = np.where(same, scores.similarity > 0.5, True)
-        drawn = replicate(scores, correct=correct, replicates=200, seed=seed)
+        shares = {"accuracy": (correct.astype(float), np.ones(len(correct)))}
+        drawn = replicate(scores, shares=shares, replicates=200, seed=seed)
         low, high = intervals.percentiles(drawn["accuracy"])
         hits += low <= 0.75 <= high  # half of the mated half, and all others
     assert hits >= 52
@@ -140,4 +159,4 @@ def test_differences_are_those_of_the_same_draws():
     one, two = toy(1), toy(1)
     first, second = replicate(one, replicates=50), replicate(two, replicates=50)
     found = intervals.difference_intervals(first, {**second, "other": second["auc"]})
-    assert found == {"auc": (0, 0), "eer": (0, 0)}
+    assert found == dict.fromkeys(intervals.SUMMARY, (0, 0))

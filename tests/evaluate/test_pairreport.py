@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from facenet.data.pairset import PairSet, Picture
 from facenet.evaluate import curves
+from facenet.evaluate.intervals import share_interval, subject_weights
 from facenet.evaluate.pairreport import compare_models, verification_report, worst_pairs
 from facenet.evaluate.verification import VerificationSettings, Views, verify_pairs
 
@@ -77,6 +79,45 @@ def test_every_interval_holds_its_number():
         assert low < high
     for point in values["tar_at_far"].values():
         assert point["ci"][0] <= point["tar"] <= point["ci"][1]
+    low, high = values["d_prime_ci"]
+    assert 0 < low < values["d_prime"] < high
+    low, high = values["val_at_far"]["val_ci"]
+    assert 0 <= low < values["val_at_far"]["val"] < high <= 1
+
+
+def test_accuracy_and_val_draw_people_and_hold_the_thresholds():
+    """The mean over the folds, which have unlike many pairs, in each draw."""
+    pairs, views = world(0.9)
+    fold = np.minimum(np.arange(PAIRS) // 25, 5)
+    pairs = replace(pairs, fold=fold)
+    made = verification_report(pairs, views, VerificationSettings(), replicates=30, seed=4)
+    decided, people = made.result.decisions, [int(p.person) for p in pairs.pictures]
+    weights = subject_weights(PEOPLE, 30, 4)
+    for draw, weight in enumerate(weights):
+        pair = np.array([
+            weight[people[a]] * (1 if same else weight[people[b]])
+            for a, b, same in zip(pairs.a, pairs.b, pairs.same, strict=True)
+        ])  # fmt: skip
+        for name, hit, kind in (
+            ("accuracy", decided.correct, np.ones(PAIRS, bool)),
+            ("val@1e-3", decided.accepted, pairs.same),
+        ):
+            part = whole = 0.0
+            for number in range(6):
+                rows = (fold == number) & kind
+                part += pair[rows & hit].sum() / rows.sum()
+                whole += pair[rows].sum() / rows.sum()
+            assert made.replicates[name][draw] == pytest.approx(part / whole)
+    values = made.values
+    assert values["accuracy"] == pytest.approx(
+        np.mean([decided.correct[fold == number].mean() for number in range(6)])
+    )
+    val = values["val_at_far"]
+    assert val["val"] == pytest.approx(
+        np.mean([decided.accepted[(fold == n) & pairs.same].mean() for n in range(6)])
+    )
+    expected = share_interval(made.replicates["val@1e-3"], val["val"], PEOPLE)
+    assert val["val_ci"] == list(expected)
 
 
 def test_rates_that_the_pairs_cannot_support_are_refused_with_what_they_need():
@@ -121,8 +162,8 @@ def test_worst_pairs_are_wrong_and_sorted():
 def test_models_are_compared_on_the_same_draws():
     better, worse = report(0.6)[2], report(1.4)[2]
     rows = {row["metric"]: row for row in compare_models(better, worse)}
-    assert set(rows) == {"accuracy", "auc", "eer", "tar@1e-1"}
-    for name in ("accuracy", "auc", "tar@1e-1"):
+    assert set(rows) == {"accuracy", "auc", "d_prime", "eer", "tar@1e-1", "val@1e-3"}
+    for name in ("accuracy", "auc", "d_prime", "tar@1e-1", "val@1e-3"):
         assert rows[name]["difference"] > 0
         assert rows[name]["ci"][0] > 0
     assert rows["eer"]["difference"] < 0
@@ -149,6 +190,10 @@ def test_one_kind_of_pair_has_an_accuracy_and_no_error_rates(same):
     values = made.values
     assert 0.9 < values["accuracy"] <= 1
     assert [values[name] for name in ("auc", "auc_ci", "eer", "eer_ci")] == [None] * 4
+    assert (values["d_prime"], values["d_prime_ci"]) == (None, None)
+    assert values["val_at_far"] == {"target": 1e-3} | dict.fromkeys(
+        ("val", "val_std", "val_ci", "far")
+    )
     assert values["tar_at_far"] == {}
     assert len(values["refused"]) == 6
     assert f"of {'one person' if same else 'two people'}: error rates need" in values["notes"][0]

@@ -6,8 +6,9 @@ Intervals are those of the vertex bootstrap over people (see `intervals`), on th
   false matches of the rate; for higher rates the threshold is held, which makes the interval a
   little too narrow, and the record says so.
 - FAR, at the printed threshold, which is held: only where the pool reaches down to it.
-- AUC and EER: only where the pool holds every pair. Else they come from the histogram, whose bins
-  are 2e-6 wide, and have no interval.
+- AUC, EER and d': from the pool where it holds every pair. Else the numbers come from the
+  histogram, whose bins are 2e-6 wide, and their intervals from coarse histograms of each person's
+  pairs (see `persontally`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from facenet.evaluate.curves import RATES, crossing, pairs_needed, rate_name, re
 from facenet.evaluate.falsematch import table_of
 from facenet.evaluate.intervals import (
     REPLICATES,
+    SUMMARY,
     Interval,
+    Moments,
     percentiles,
+    separation,
     share_interval,
     subject_weights,
+    summary_intervals,
 )
+from facenet.evaluate.persontally import tally_intervals, tally_pairs
 from facenet.evaluate.sweep import Sweep, Threshold
 from facenet.evaluate.tally import BINS, EDGES, HALF
 from facenet.types import IntArray
@@ -57,7 +63,8 @@ def all_pairs_report(
     rates, refused = supported_rates(sweep.pairs)
     points = {rate: sweep.threshold_at(rate) for rate in rates}
     draws = _Draws(sweep, points)
-    drawn = draws.all(subject_weights(sweep.people, replicates, seed))
+    weights = subject_weights(sweep.people, replicates, seed)
+    drawn = draws.all(weights)
     with_face = sweep.subject[sweep.found]
     table = table_of(
         sweep.tally, images=len(with_face), people=len(np.unique(with_face)), dataset=dataset
@@ -69,7 +76,7 @@ def all_pairs_report(
             for rate, point in points.items()
         },
         "refused": refused,
-        **_summary(sweep, draws, drawn),
+        **_summary(sweep, draws, drawn, weights),
         "fmr_table": asdict(table),
         "curves": {"roc": _roc(sweep), "histogram": _histogram(sweep)},
         "bootstrap": {"replicates": replicates, "seed": seed, "people": sweep.people},
@@ -146,6 +153,7 @@ class _Draws:
             levels = np.unique(np.concatenate([sweep.pool, sweep.mated, [-np.inf, np.inf]]))
             self.levels = _reaching(sweep.pool, levels), _reaching(sweep.mated, levels)
             self.levels[0][0] = len(sweep.pool) + 1  # with those that have no similarity
+            self.scored = sweep.mated[np.isfinite(sweep.mated)]
 
     def redraws(self, rate: float) -> bool:
         """Whether the pool reaches far enough down for the threshold of a rate."""
@@ -159,12 +167,13 @@ class _Draws:
     def one(self, weight: Floats) -> dict[str, float]:
         """A draw: "tar@1e-3" at its own threshold, "held@" and "far@" at the printed one.
 
-        weight: (people,), how often each was drawn. "auc" and "eer" where the pool is complete.
+        weight: (people,), how often each was drawn. Where the pool is complete "auc", "eer" and
+        "d_prime" too.
         """
         shares = weight * self.pictures
         pairs = (shares.sum() ** 2 - (shares * shares).sum()) / 2
-        others = _summed(weight[self.first] * weight[self.second])
-        mated = _summed(weight[self.sweep.mated_subject])
+        both, own = weight[self.first] * weight[self.second], weight[self.sweep.mated_subject]
+        others, mated = _summed(both), _summed(own)
         if pairs <= 0 or mated[-1] <= 0:
             return dict.fromkeys(self._names(), math.nan)
         last = np.searchsorted(others[1:], (self.rates + 1e-12) * pairs, side="right")
@@ -176,12 +185,13 @@ class _Draws:
         if self.sweep.complete:
             fmr = np.append(others, pairs)[self.levels[0]] / pairs
             tmr = mated[self.levels[1]] / mated[-1]
-            values += [_area(fmr, tmr), float(crossing(fmr, 1 - tmr))]
+            d_prime = separation(_moments(self.scored, own), _moments(self.sweep.pool, both))
+            values += [_area(fmr, tmr), float(crossing(fmr, 1 - tmr)), float(d_prime[0])]
         return dict(zip(self._names(), values, strict=True))
 
     def _names(self) -> list[str]:
         found = [f"{kind}@{name}" for kind in ("tar", "held", "far") for name in self.names]
-        return [*found, "auc", "eer"] if self.sweep.complete else found
+        return [*found, *SUMMARY] if self.sweep.complete else found
 
 
 def _summed(weights: Floats) -> Floats:
@@ -194,19 +204,37 @@ def _reaching(falling: Floats, levels: Floats) -> IntArray:
     return len(falling) - np.searchsorted(falling[::-1], levels, side="left")
 
 
-def _summary(sweep: Sweep, draws: _Draws, drawn: dict[str, Floats]) -> dict[str, Any]:
-    """AUC, EER and d': with intervals where the pool holds every pair, else from the histogram."""
-    values: dict[str, Any] = {"auc_ci": None, "eer_ci": None, "d_prime": _d_prime(sweep)}
-    if sweep.complete:
+def _moments(scores: Floats, weight: Floats) -> Moments:
+    """Of scores (n,) with the first n weights of (n or more,): (1,) each."""
+    rows = weight[None, : len(scores)]
+    return rows.sum(axis=1), rows @ scores, rows @ (scores * scores)
+
+
+def _summary(
+    sweep: Sweep, draws: _Draws, drawn: dict[str, Floats], weights: IntArray
+) -> dict[str, Any]:
+    """AUC, EER and d' with their intervals: of the pool where it holds every pair, else of the
+    histogram."""
+    values: dict[str, float | None]
+    if sweep.by_person is None:
         plain = draws.one(np.ones(sweep.people))
-        for name in ("auc", "eer"):
-            interval = share_interval(drawn[name], plain[name], sweep.people)
-            values |= {name: plain[name], f"{name}_ci": _listed(interval)}
-        return values
+        values = {"auc": plain["auc"], "eer": plain["eer"], "d_prime": _d_prime(sweep)}
+        found = summary_intervals(drawn, values, sweep.people)
+    else:
+        values = _histogram_summary(sweep)
+        mated = tally_pairs(
+            sweep.mated, sweep.mated_subject, sweep.mated_subject, people=sweep.people
+        )
+        found = tally_intervals((mated, sweep.by_person), weights, values, trials=sweep.people)
+    return {**values, **{f"{name}_ci": _listed(found[name]) for name in SUMMARY}}
+
+
+def _histogram_summary(sweep: Sweep) -> dict[str, float | None]:
     fmr = np.concatenate([[sweep.pairs], sweep.tally.at_least]) / sweep.pairs
     edges = np.append(np.arange(BINS) / HALF - 1, np.inf)
     tmr = np.append(1.0, _reaching(sweep.mated, edges) / len(sweep.mated))
-    return values | {"auc": _area(fmr, tmr), "eer": float(crossing(fmr, 1 - tmr))}
+    eer = float(crossing(fmr, 1 - tmr))
+    return {"auc": _area(fmr, tmr), "eer": eer, "d_prime": _d_prime(sweep)}
 
 
 def _area(fmr: Floats, tmr: Floats) -> float:

@@ -32,7 +32,8 @@ class Decisions:
 
     accuracy, threshold: per fold, float64 (folds,); thresholds are distances. correct: bool (n,),
     each pair at the threshold of its fold. distance: float64 (n,), each pair as its own fold saw
-    it. val, far: of facenet's VAL@FAR = 1e-3 per fold, (folds,).
+    it. val, far: of facenet's VAL@FAR = 1e-3 per fold, (folds,); accepted: bool (n,), each pair at
+    the threshold of that in its fold.
     """
 
     accuracy: Floats
@@ -41,6 +42,7 @@ class Decisions:
     distance: Floats
     val: Floats
     far: Floats
+    accepted: Bools
 
 
 def cross_validate(
@@ -58,6 +60,7 @@ def cross_validate(
             "pairs file whose header announces folds."
         )
     correct, own = np.zeros(len(same), bool), np.zeros(len(same))
+    accepted = np.zeros(len(same), bool)
     rows = []
     for number in numbers:
         test = fold == number
@@ -67,10 +70,10 @@ def cross_validate(
         matched = distance <= threshold if exact else distance < threshold
         correct[test], own[test] = (matched == same)[test], distance[test]
         val_threshold = far_threshold(distance[~test], same[~test])
-        accepted = distance[test] < val_threshold
-        rows.append((correct[test].mean(), threshold, *_val_far(accepted, same[test])))
+        accepted[test] = distance[test] < val_threshold
+        rows.append((correct[test].mean(), threshold, *_val_far(accepted[test], same[test])))
     accuracy, threshold, val, far = np.array(rows, np.float64).T
-    return Decisions(accuracy, threshold, correct, own, val, far)
+    return Decisions(accuracy, threshold, correct, own, val, far, accepted)
 
 
 def grid_threshold(distance: Floats, same: Bools) -> float:

@@ -120,26 +120,26 @@ def gallery_scaling(
 ) -> list[dict[str, Any]]:
     """What the size of the gallery does: one record per size, the smallest first.
 
-    hit_rate: at rank 1. Where the non-mated searches support it: fnir, with its interval, at the
-    threshold that gives the FPIR `wanted` in this very gallery; fpir_held, that at the threshold
-    of the whole gallery; fpir_predicted = 1 - (1 - FMR)**n there, as if comparisons were
-    independent, from the share of all comparisons of the non-mated searches that reach it.
+    hit_rate: at rank 1, with its interval. Where the non-mated searches support it: fnir, with its
+    interval, at the threshold that gives the FPIR `wanted` in this very gallery; fpir_held, that
+    at the threshold of the whole gallery; fpir_predicted = 1 - (1 - FMR)**n there, as if
+    comparisons were independent, from the share of all comparisons of the non-mated searches that
+    reach it.
     """
     whole = found.searches[-1]
     others = int(np.sum(~whole.mated))
     wanted = next((rate for rate in SCALING_RATES if pairs_needed(rate) <= others), None)
     if wanted is None:
-        return [{"gallery": s.gallery, "hit_rate": s.hit_rate(1)} for s in found.searches]
+        return [_size(s, _Draws(s, replicates, seed)) for s in found.searches]
     held = whole.at_fpir(wanted, rank=rank).threshold
     fmr = found.tally.reaching(held) / found.tally.pairs
     records = []
     for searches in found.searches:
-        point = _points(searches, _Draws(searches, replicates, seed), (wanted,), rank)
-        values = point[rate_name(wanted)]
+        draws = _Draws(searches, replicates, seed)
+        values = _points(searches, draws, (wanted,), rank)[rate_name(wanted)]
         records.append(
             {
-                "gallery": searches.gallery,
-                "hit_rate": searches.hit_rate(1),
+                **_size(searches, draws),
                 "wanted": wanted,
                 "fnir": values["fnir"],
                 "fnir_ci": values["ci"],
@@ -151,6 +151,12 @@ def gallery_scaling(
             }
         )
     return records
+
+
+def _size(searches: Searches, draws: _Draws) -> dict[str, Any]:
+    """The size of a gallery and its rank 1."""
+    hits = _hits(searches, draws, 1)
+    return {"gallery": searches.gallery, "hit_rate": hits["share"], "hit_rate_ci": hits["ci"]}
 
 
 class _Draws:

@@ -18,6 +18,7 @@ from facenet.data.ijb import IjbSearches, IjbSet, TemplatePairs, TemplateSubject
 from facenet.errors import DataError
 from facenet.evaluate import curves
 from facenet.evaluate.intervals import REPLICATES, Interval, share_interval, subject_weights
+from facenet.evaluate.persontally import tally_intervals, tally_pairs
 from facenet.evaluate.searches import Searches, identify
 from facenet.evaluate.sweep import Labelled
 from facenet.evaluate.templates import Pooling, Templates, pair_similarity, pool_templates
@@ -135,12 +136,22 @@ def verification_values(
     """1:1 over listed pairs: AUC, EER and TAR at FAR 1e-6 to 1e-1.
 
     people: int64 (n,), a number per template. weights: int64 (draws, people). Each TAR is at
-    the largest FAR that is not above the rate.
+    the largest FAR that is not above the rate. The intervals of AUC and EER are those of
+    `persontally`.
     """
     similarity = pair_similarity(templates, pairs.a, pairs.b)
     a, b = (_people_of(templates, numbers, people) for numbers in (pairs.a, pairs.b))
     scored = Scored(similarity, pairs.same, a, b)
     lost = similarity == -np.inf
+    values: dict[str, float | None] = {
+        "auc": curves.area_under_roc(scored.mated, scored.non_mated),
+        "eer": curves.equal_error_rate(scored.mated, scored.non_mated),
+    }
+    tallies = [
+        tally_pairs(similarity, a, b, people=weights.shape[1], which=which)
+        for which in (scored.same, ~scored.same)
+    ]
+    found = tally_intervals((tallies[0], tallies[1]), weights, values, trials=_mated_people(scored))
     return {
         "pairs": len(pairs),
         "mated": int(pairs.same.sum()),
@@ -148,8 +159,8 @@ def verification_values(
         "not_found": int(lost.sum()),
         "not_found_mated": int((lost & pairs.same).sum()),
         "contradictions": int(np.sum(pairs.same != (a == b))),
-        "auc": curves.area_under_roc(scored.mated, scored.non_mated),
-        "eer": curves.equal_error_rate(scored.mated, scored.non_mated),
+        **values,
+        **{f"{name}_ci": _listed(interval) for name, interval in found.items()},
         **_rates(scored, curves.RATES, weights)[0],
     }
 
@@ -163,6 +174,10 @@ def _people_of(templates: Templates, numbers: IntArray, people: IntArray) -> Peo
     return shown
 
 
+def _mated_people(scored: Scored) -> int:
+    return len(np.unique(scored.a[scored.same]))
+
+
 def _rates(
     scored: Scored, rates: tuple[float, ...], weights: IntArray
 ) -> tuple[dict[str, Any], dict[float, Floats]]:
@@ -170,7 +185,7 @@ def _rates(
     mated, others = scored.mated, scored.non_mated
     good = tuple(rate for rate in rates if curves.pairs_needed(rate) <= len(others))
     drawn = tar_replicates(scored, good, weights)
-    people, printed = len(np.unique(scored.a[scored.same])), {}
+    people, printed = _mated_people(scored), {}
     for rate in good:
         point = curves.tar_at_far(mated, others, rate)
         printed[curves.rate_name(rate)] = {

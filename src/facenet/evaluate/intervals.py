@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,22 @@ from facenet.errors import DataError
 from facenet.evaluate.curves import crossing, rate_name
 from facenet.types import IntArray
 
+SUMMARY = ("auc", "eer", "d_prime")
+"""What is said of all similarities at once."""
 Z = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
 REPLICATES = 1000
+NO_SPREAD = 1e-14
+"""Variances up to this are rounding: similarities are rounded to 6e-8."""
 CELLS = 8_000_000
 """Weights held at a time, so that a million pairs need no more memory than six thousand."""
 
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
+Moments = tuple[Floats, Floats, Floats]
+"""Sums over the pairs of each draw, (k,) each: of weights, weighted values, weighted squares."""
+Share = tuple[Floats, Floats]
+"""A share of pairs: how much each adds to the part and to the whole, (n,) each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,21 +136,62 @@ def share_interval(values: Floats, estimate: float, trials: int) -> Interval | N
     return min(spread[0], estimate), max(spread[1], estimate)
 
 
+def value_interval(values: Floats, estimate: float) -> Interval | None:
+    """Interval of a number that is no share: percentiles of its replicates (n,), widened to hold
+    the estimate. None where no draw moves it: the draws say nothing then."""
+    spread = percentiles(values)
+    if spread is None or spread[0] == spread[1]:
+        return None
+    return min(spread[0], estimate), max(spread[1], estimate)
+
+
+def summary_intervals(
+    drawn: Mapping[str, Floats], values: Mapping[str, float | None], trials: int
+) -> dict[str, Interval | None]:
+    """Intervals of "auc", "eer" and "d_prime" from their replicates (n,), those of `values`.
+
+    trials: of Wilson's interval, see `share_interval`. None where there is no value.
+    """
+    found: dict[str, Interval | None] = {}
+    for name, value in values.items():
+        if value is None:
+            found[name] = None
+        elif name == "d_prime":
+            found[name] = value_interval(drawn[name], value)
+        else:
+            found[name] = share_interval(drawn[name], value, trials)
+    return found
+
+
+def separation(mated: Moments, non_mated: Moments) -> Floats:
+    """d' in each draw, as `curves.d_prime` has it: (k,); NaN where it has no sense."""
+    (one, first), (two, second) = _mean_variance(mated), _mean_variance(non_mated)
+    pooled = (first + second) / 2
+    return np.abs(one - two) / np.sqrt(np.where(pooled > NO_SPREAD, pooled, np.nan))
+
+
+def _mean_variance(moments: Moments) -> tuple[Floats, Floats]:
+    weight, values, squares = moments
+    mean = _ratio(values, weight)
+    return mean, _ratio(squares, weight) - mean**2
+
+
 def replicate(
     scores: PairScores,
     *,
     rates: tuple[float, ...] = (),
-    correct: NDArray[np.bool_] | None = None,
+    shares: Mapping[str, Share] = MappingProxyType({}),
     replicates: int = REPLICATES,
     seed: int = 0,
     cells: int = CELLS,
 ) -> dict[str, Floats]:
     """Every number of a verification, once per draw of people: name -> float64 (replicates,).
 
-    "auc", "eer", "tar@1e-3" and "far@1e-3" for each of `rates` (the threshold is chosen anew in
-    each draw, FAR never above the rate), and with `correct` (n,), the decisions of a protocol at
-    its own thresholds, "accuracy". The draws depend on seed and people alone, so that two models
-    on the same pairs can be compared draw by draw. cells: weights held at a time.
+    "auc", "eer", "d_prime", "tar@1e-3" and "far@1e-3" for each of `rates` (the threshold is chosen
+    anew in each draw, FAR never above the rate), and the shares of pairs that `shares` names, such
+    as those that a protocol decides right at its own thresholds. The draws depend on seed and
+    people alone, so that two models on the same pairs can be compared draw by draw. cells: weights
+    held at a time.
     """
     order = np.argsort(-scores.similarity, kind="stable")
     ranked = scores.similarity[order]
@@ -149,8 +199,11 @@ def replicate(
     found: dict[str, list[Floats]] = {}
     for weight in _pair_weights(scores, replicates, seed, cells):
         values = _curve_values(weight[:, order], scores.same[order], ends, rates)
-        if correct is not None:
-            values["accuracy"] = _ratio(weight[:, correct].sum(axis=1), weight.sum(axis=1))
+        values["d_prime"] = separation(
+            _moments(scores, weight, scores.same), _moments(scores, weight, ~scores.same)
+        )
+        for name, (part, whole) in shares.items():
+            values[name] = _ratio(_dot(weight, part), _dot(weight, whole))
         for name, column in values.items():
             found.setdefault(name, []).append(column)
     return {name: np.concatenate(columns) for name, columns in found.items()}
@@ -167,6 +220,18 @@ def _pair_weights(scores: PairScores, replicates: int, seed: int, cells: int) ->
         weight = rows[:, scores.subject_a]
         weight[:, ~one] *= rows[:, scores.subject_b[~one]]
         yield weight
+
+
+def _moments(scores: PairScores, weight: Floats, kind: NDArray[np.bool_]) -> Moments:
+    """Of the pairs of a kind (n,) that have a similarity, weighted: (k, n) -> (k,) each."""
+    there = (kind & np.isfinite(scores.similarity)).astype(np.float64)
+    values = np.where(there > 0, scores.similarity, 0)
+    return _dot(weight, there), _dot(weight, values), _dot(weight, values * values)
+
+
+def _dot(weight: Floats, values: Floats) -> Floats:
+    """Weighted sums: (k, n), (n,) -> (k,). Unlike BLAS the same whatever k is."""
+    return np.asarray(np.einsum("kn,n->k", weight, values))
 
 
 def _curve_values(

@@ -13,11 +13,14 @@ from facenet.evaluate import curves
 from facenet.evaluate.folds import VAL_FAR, Decisions, Floats
 from facenet.evaluate.intervals import (
     REPLICATES,
+    SUMMARY,
     Interval,
     PairScores,
+    Share,
     difference_intervals,
     replicate,
     share_interval,
+    summary_intervals,
 )
 from facenet.evaluate.verification import (
     VerificationResult,
@@ -27,6 +30,7 @@ from facenet.evaluate.verification import (
 )
 from facenet.types import IntArray
 
+VAL = f"val@{curves.rate_name(VAL_FAR)}"
 WORST = 24
 """Wrongly decided pairs of each kind that a report shows."""
 
@@ -64,7 +68,7 @@ def verification_report(
     drawn = replicate(
         scores,
         rates=rates,
-        correct=result.decisions.correct,
+        shares=_decided(result.decisions, pairs),
         replicates=replicates,
         seed=seed,
     )
@@ -76,6 +80,22 @@ def verification_report(
     values["worst"] = worst_pairs(pairs, result)
     values["notes"] = [*pairs.notes, *_one_kind(pairs)]
     return PairReport(values, result, drawn)
+
+
+def _decided(decided: Decisions, pairs: PairSet) -> dict[str, Share]:
+    """Accuracy, and VAL where there are both kinds, as shares of pairs at thresholds that are held.
+
+    Each fold adds as much as another, so that they are the means over the folds that are printed.
+    """
+    fold = np.unique(pairs.fold, return_inverse=True)[1]
+    among = {"accuracy": (decided.correct, np.ones(len(pairs)))}
+    if pairs.same.any() and not pairs.same.all():
+        among[VAL] = (decided.accepted, pairs.same.astype(np.float64))
+    found = {}
+    for name, (hit, counts) in among.items():
+        whole = counts / np.maximum(np.bincount(fold, counts), 1)[fold]
+        found[name] = (whole * hit, whole)
+    return found
 
 
 def supported(non_mated: int) -> tuple[float, ...]:
@@ -128,28 +148,38 @@ def _fold_values(
             "false_matches": int((wrong & ~scores.same).sum()),
             "false_non_matches": int((wrong & scores.same).sum()),
         },
-        "val_at_far": {
-            "target": VAL_FAR,
-            "val": float(np.nanmean(decided.val)) if np.isfinite(decided.val).any() else None,
-            "val_std": float(np.nanstd(decided.val)) if np.isfinite(decided.val).any() else None,
-            "far": float(np.nanmean(decided.far)) if np.isfinite(decided.far).any() else None,
-        },
+        "val_at_far": _val(decided, drawn, scores.subjects),
+    }
+
+
+def _val(decided: Decisions, drawn: Mapping[str, Floats], people: int) -> dict[str, Any]:
+    """VAL of facenet's `validate_on_lfw`; None where a kind of pair is missing."""
+    if VAL not in drawn:
+        return {"target": VAL_FAR, **dict.fromkeys(("val", "val_std", "val_ci", "far"))}
+    val = float(np.nanmean(decided.val))
+    return {
+        "target": VAL_FAR,
+        "val": val,
+        "val_std": float(np.nanstd(decided.val)),
+        "val_ci": _listed(share_interval(drawn[VAL], val, people)),
+        "far": float(np.nanmean(decided.far)),
     }
 
 
 def _curve_values(scores: PairScores, drawn: Mapping[str, Floats]) -> dict[str, Any]:
     mated, others = scores.mated, scores.non_mated
     if not (len(mated) and len(others)):
-        unknown = dict.fromkeys(("auc", "auc_ci", "eer", "eer_ci", "d_prime"))
+        unknown = dict.fromkeys((*SUMMARY, *(f"{name}_ci" for name in SUMMARY)))
         return {**unknown, "curves": {"histogram": curves.histogram(mated, others)}}
-    auc, eer = curves.area_under_roc(mated, others), curves.equal_error_rate(mated, others)
-    people = scores.subjects
-    return {
-        "auc": auc,
-        "auc_ci": _listed(share_interval(drawn["auc"], auc, people)),
-        "eer": eer,
-        "eer_ci": _listed(share_interval(drawn["eer"], eer, people)),
+    values = {
+        "auc": curves.area_under_roc(mated, others),
+        "eer": curves.equal_error_rate(mated, others),
         "d_prime": curves.d_prime(mated, others),
+    }
+    found = summary_intervals(drawn, values, scores.subjects)
+    return {
+        **values,
+        **{f"{name}_ci": _listed(interval) for name, interval in found.items()},
         "curves": {
             "roc": curves.roc_points(mated, others),
             "histogram": curves.histogram(mated, others),
@@ -225,10 +255,12 @@ def compare_models(first: PairReport, second: PairReport) -> list[dict[str, Any]
 
 
 def _value(values: Mapping[str, Any], name: str) -> float | None:
-    """The value of a replicated number: "accuracy", "auc", "tar@1e-3"."""
+    """The value of a replicated number: "accuracy", "auc", "tar@1e-3", "val@1e-3"."""
     what, _, rate = name.partition("@")
     if not rate:
         return None if values[name] is None else float(values[name])
+    if what == "val":
+        return float(values["val_at_far"]["val"])
     return float(values["tar_at_far"][rate][what]) if what == "tar" else None
 
 

@@ -131,7 +131,8 @@ def _val(result: Record) -> Iterator[Row]:
     if point.get("val_std") is not None:
         note = f"deviation {shown(point['val_std'])}, {note}"
     label = f"VAL at FAR {target}, mean of folds"
-    yield Row(f"val@{target}", label, SCORES, point["val"], note=note)
+    low, high = point.get("val_ci") or (None, None)
+    yield Row(f"val@{target}", label, SCORES, point["val"], low, high, note)
 
 
 def _rates(result: Record) -> Iterator[Row]:
@@ -202,6 +203,14 @@ def shown(value: Any) -> str:
     text = f"{value:,.4f}"
     near = abs(value) < 1 and text.lstrip("-").startswith("1")
     return f"{math.trunc(value * 1e6) / 1e6:.6f}" if near else text
+
+
+def interval(ends: Sequence[float] | None, *, signed: bool = False) -> str:
+    """An interval for a person, after the number it belongs to."""
+    if ends is None:
+        return "[no interval]"
+    low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in ends)
+    return f"[{low}, {high}]"
 
 
 def threshold_rows(result: Record) -> list[dict[str, float | int]]:

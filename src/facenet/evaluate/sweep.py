@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from facenet import vectors
 from facenet.errors import DataError, InputError
+from facenet.evaluate.persontally import PersonCounter, PersonTally
 from facenet.evaluate.tally import BINS, HALF, Block, Counter, Done, Tally, blocks
 from facenet.types import FloatArray, IntArray
 
@@ -119,6 +120,7 @@ class Sweep:
     pool_a: IntArray
     pool_b: IntArray
     floor: float
+    by_person: PersonTally | None
 
     @property
     def pictures(self) -> int:
@@ -210,8 +212,13 @@ def sweep(
     mated, mated_subject = _mated(faces, subject)
     rows, order, ends = _by_person(faces)
     counter, pool = Counter(), _Pool(pool_size)
+    many = non_mated_pairs(subject[faces.found]) > pool_size
+    people = PersonCounter(subject, order) if many else None
     for part in blocks(rows, ends, block, done):
-        pool.add(part, counter.add(part.scaled), counter.bins)
+        found = counter.add(part.scaled)
+        pool.add(part, found, counter.bins)
+        if people is not None:
+            people.add(part, found)
     scores, first, second, floor = pool.scored(rows, order)
     return Sweep(
         subject,
@@ -224,6 +231,7 @@ def sweep(
         first,
         second,
         floor,
+        None if people is None else people.tally(),
     )
 
 

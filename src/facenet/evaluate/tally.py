@@ -61,7 +61,7 @@ class Tally:
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Non-mated pairs of a block: scaled float32 (n,), similarity * BINS / 2; cells: int64 (n,),
-    where they are in the block, None for all of it."""
+    where they are in the block, rising: the end of each row. None for all of it."""
 
     scaled: FloatArray
     cells: IntArray | None

@@ -15,6 +15,7 @@ from facenet.apps.cli.evaluating import (
     Sampled,
     answer,
     forgotten,
+    refuse_detection,
     run_pairs,
     save,
     show,
@@ -76,10 +77,13 @@ def bin_(
     """Accuracy on an InsightFace verification set.
 
     Its pictures are crops that others aligned to 112x112; they are used as they are, unless
-    --detect is given.
+    --detect is given. --select and the flags from --detector to --exactness are for --detect.
     """
     from facenet.data.bins import read_bin
 
+    if not detect:
+        why = "the pictures are crops, in which no face is looked for"
+        refuse_detection(recognition, why, evaluating.select)
     pairs = replace(read_bin(file), aligned=not detect)
     return run_pairs(pairs, recognition, evaluating, output)
 

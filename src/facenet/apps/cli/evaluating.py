@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facenet.apps.cli.flags import Output, Recognition, flag
+from facenet.apps.cli.flags import Detection, Output, Recognition, flag
 from facenet.apps.cli.outlet import bar, note, print_json
+from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.evaluation import Evaluated, Evaluation
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
 QUIET = 10
 """Problems that are printed one by one; of more, a count."""
+LEAST_REPLICATES = 100
+"""Draws at the least: two or three of them are then outside each end of an interval."""
+FOR_FACES = ("detector", "min_face_size", "thresholds", "factor", "exactness")
+"""Flags of `Detection` that only matter where faces are looked for."""
 FOR_THE_PAGE = ("curves", "worst", "tables")
 """Keys that a report draws and `--json` leaves out."""
+
+
+def replicates_flag() -> Any:
+    """The field behind --replicates, see `require_draws`."""
+    return flag(1000, f"Draws of the bootstrap behind the intervals, {LEAST_REPLICATES} or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +67,12 @@ class Reported(Looking):
 class Sampled(Reported):
     """The bootstrap behind the intervals."""
 
-    replicates: int = flag(1000, "Draws of the bootstrap behind the intervals.")
+    replicates: int = replicates_flag()
     seed: int = flag(0, "Seed of the draws.")
 
     def ready(self) -> None:
         """Find out before the work whether all can be done. Raises SettingsError too."""
-        from facenet.apps.jobs.evaluation import check_draws
-
-        check_draws(self.replicates, self.seed)
+        require_draws(self.replicates, self.seed)
         require_report(self.report)
 
 
@@ -133,6 +141,28 @@ def show(title: str, evaluated: Evaluated, report: Path | None, output: Output) 
         print("\n\n".join(summary(model) for model in evaluated.models))
         for row in evaluated.paired:
             print(difference(row))
+
+
+def refuse_detection(given: Detection, why: str, select: str = "") -> None:
+    """Raises SettingsError where no face is looked for and a flag says how to, or which one.
+
+    select: the face wanted among several, "" where there is no such flag.
+    """
+    usual = Detection()
+    names = [name for name in FOR_FACES if getattr(given, name) != getattr(usual, name)]
+    names += ["select"] * (select not in ("", Looking().select))
+    if names:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise SettingsError(
+            f"{flags} would change nothing: {why}. Leave it out, or look for faces with --detect."
+        )
+
+
+def require_draws(replicates: int, seed: int) -> None:
+    """Raises SettingsError for so few draws that their middle 95 % say little, and for none."""
+    from facenet.apps.jobs.evaluation import check_draws
+
+    check_draws(replicates, seed, least=LEAST_REPLICATES)
 
 
 def require_report(folder: Path | None) -> None:

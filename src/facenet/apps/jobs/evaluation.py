@@ -57,12 +57,12 @@ class Evaluated:
     gathered: Gathered
 
 
-def check_draws(replicates: int, seed: int) -> None:
-    """Raises SettingsError for numbers that no bootstrap can have."""
-    if not (1 <= replicates <= MOST_REPLICATES and seed >= 0):
+def check_draws(replicates: int, seed: int, *, least: int = 1) -> None:
+    """Raises SettingsError for numbers that no bootstrap can have; least: draws wanted."""
+    if not (least <= replicates <= MOST_REPLICATES and seed >= 0):
         raise SettingsError(
-            f"The bootstrap should have 1 to {MOST_REPLICATES:,} draws and a seed of 0 or more; "
-            f"got {str(replicates)[:40]} and {str(seed)[:40]}."
+            f"The bootstrap should have {least} to {MOST_REPLICATES:,} draws and a seed of 0 or "
+            f"more; got {str(replicates)[:40]} and {str(seed)[:40]}."
         )
 
 

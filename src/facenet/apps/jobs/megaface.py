@@ -36,6 +36,7 @@ from facenet.evaluate.megaface import (
     insightface_noise_removal,
     megaface_report,
 )
+from facenet.evaluate.rows import interval
 from facenet.recognizer import Recognizer
 from facenet.types import FloatArray
 
@@ -206,6 +207,7 @@ def _misses(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "gallery": row["distractors"],
         "hit_rate": row["rate"],
+        "hit_rate_ci": row["ci"],
         "fnir": 1 - row["rate"],
         "fnir_ci": ends,
     }
@@ -241,13 +243,12 @@ def megaface_text(values: dict[str, Any]) -> str:
         f"{values['model']} on MegaFace: {values['probes']:,} probes of {values['people']:,} people"
     ]
     for row in values["rank_1"]:
-        low, high = row["ci"] or (float("nan"), float("nan"))
         lines.append(
             f"rank 1 among {row['distractors']:,} distractors: {row['rate']:.4f} "
-            f"[{low:.4f}, {high:.4f}]"
+            f"{interval(row['ci'])}"
         )
     for name, point in values["tar_at_far"].items():
-        lines.append(f"TAR {point['tar']:.4f} at FAR {name}")
+        lines.append(f"TAR {point['tar']:.4f} {interval(point['ci'])} at FAR {name}")
     lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
     lines.append(f"protocol: {values['protocol']}")
     return "\n".join(lines)

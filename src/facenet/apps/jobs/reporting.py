@@ -15,7 +15,7 @@ from facenet.apps.jobs.gather import Gathered
 from facenet.data.pairset import Picture
 from facenet.errors import ImageError
 from facenet.evaluate.report import write_report
-from facenet.evaluate.rows import shown
+from facenet.evaluate.rows import interval, shown
 from facenet.images import load_image
 from facenet.models.home import cpu_name, cpu_threads
 from facenet.types import FloatArray, ImageArray
@@ -116,17 +116,17 @@ def summary(model: Mapping[str, Any]) -> str:
     """The numbers of one model for a person, a line each, with what they rest on."""
     lines = [
         f"{model['model']} ({model['precision']}): accuracy {model['accuracy']:.4f} "
-        f"+- {model['accuracy_std']:.4f} {_interval(model['accuracy_ci'])} on {model['pairs']:,} "
+        f"+- {model['accuracy_std']:.4f} {interval(model['accuracy_ci'])} on {model['pairs']:,} "
         f"pairs, threshold {model['threshold']:.3f}",
     ]
     if model["auc"] is not None:
         lines.append(
-            f"AUC {model['auc']:.5f} {_interval(model['auc_ci'])}, "
-            f"EER {model['eer']:.4f} {_interval(model['eer_ci'])}"
+            f"AUC {model['auc']:.5f} {interval(model['auc_ci'])}, "
+            f"EER {model['eer']:.4f} {interval(model['eer_ci'])}"
         )
     for name, point in model["tar_at_far"].items():
         lines.append(
-            f"TAR {point['tar']:.4f} {_interval(point['ci'])} at FAR {name}: similarity "
+            f"TAR {point['tar']:.4f} {interval(point['ci'])} at FAR {name}: similarity "
             f"{point['threshold']:.3f}, {point['false_matches']} false matches"
         )
     if model["refused"]:
@@ -144,11 +144,11 @@ def _folder_lines(model: Mapping[str, Any]) -> list[str]:
     if found := model.get("identification"):
         first = found["cmc"]["1"]
         lines.append(
-            f"rank 1: {first['share']:.4f} {_interval(first['ci'])} of {found['searches_mated']:,} "
+            f"rank 1: {first['share']:.4f} {interval(first['ci'])} of {found['searches_mated']:,} "
             f"searches in a gallery of {found['gallery']:,} people"
         )
         for name, point in found["fnir_at_fpir"].items():
-            lines.append(f"FNIR {point['fnir']:.4f} {_interval(point['ci'])} at FPIR {name}")
+            lines.append(f"FNIR {point['fnir']:.4f} {interval(point['ci'])} at FPIR {name}")
     for measure, curve in (model.get("quality") or {}).items():
         lines.append(
             f"quality by {measure}: area under FNMR to 20 % discarded {shown(curve['pauc_20'])}; "
@@ -163,7 +163,7 @@ def _group_lines(attribute: str, groups: Mapping[str, Any]) -> list[str]:
     lines = [f"{attribute}, all at similarity {groups['threshold']:.3f} (FMR {groups['far']}):"]
     for row in groups["rows"]:
         rates = [
-            f"{name.upper()} {shown(row[name])} {_interval(row[f'{name}_ci'])}"
+            f"{name.upper()} {shown(row[name])} {interval(row[f'{name}_ci'])}"
             for name in ("fmr", "fnmr")
         ]
         lines.append(f"  {row['group']}: {row['people']:,} people, {', '.join(rates)}")
@@ -174,12 +174,5 @@ def difference(row: Mapping[str, Any]) -> str:
     """One difference of two models for a person."""
     return (
         f"{row['a']} less {row['b']}: {row['metric']} {row['difference']:+.4f} "
-        f"{_interval(row['ci'], signed=True)}"
+        f"{interval(row['ci'], signed=True)}"
     )
-
-
-def _interval(ends: Sequence[float] | None, *, signed: bool = False) -> str:
-    if ends is None:
-        return "[no interval]"
-    low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in ends)
-    return f"[{low}, {high}]"

@@ -16,6 +16,7 @@ from facenet.data.pairset import Picture
 from facenet.errors import SettingsError
 from facenet.evaluate.ijbreport import ijb_report
 from facenet.evaluate.intervals import REPLICATES
+from facenet.evaluate.rows import interval
 from facenet.evaluate.templates import Pooling, combine
 from facenet.recognizer import Recognizer
 
@@ -93,13 +94,15 @@ def ijb_text(values: dict[str, Any]) -> str:
     lines = [
         f"{values['model']} ({values['precision']}) on {values['dataset']}: "
         f"{values['templates']:,} templates of {values['people']:,} people, "
-        f"{values['pairs']:,} pairs, AUC {values['auc']:.5f}, EER {values['eer']:.4f}"
+        f"{values['pairs']:,} pairs",
+        f"AUC {values['auc']:.5f} {interval(values['auc_ci'])}, "
+        f"EER {values['eer']:.4f} {interval(values['eer_ci'])}",
     ]
     for name, point in values["tar_at_far"].items():
-        low, high = point["ci"] or (float("nan"), float("nan"))
-        lines.append(f"TAR {point['tar']:.4f} [{low:.4f}, {high:.4f}] at FAR {name}")
+        lines.append(f"TAR {point['tar']:.4f} {interval(point['ci'])} at FAR {name}")
     lines += [f"not printed: {why}" for why in list(values["refused"].values())[:1]]
     for name, row in values.get("identification", {}).get("cmc", {}).items():
-        lines.append(f"rank {name}: {row['share']:.4f}, mean of both galleries")
+        share = f"{row['share']:.4f} {interval(row['ci'])}"
+        lines.append(f"rank {name}: {share}, mean of both galleries")
     lines.append(f"protocol: {values['protocol']}")
     return "\n".join(lines)
