@@ -34,6 +34,7 @@ from facenet.gallery.enrolment import Enrolled, Enrollee, enrol
 from facenet.gallery.index import IDENTITY, Index
 from facenet.gallery.judgement import Enrolment, EnrolmentRules, Sighting
 from facenet.gallery.levels import Rates
+from facenet.gallery.nearest import Approximation
 from facenet.gallery.records import EnrolledFace, Setting, Space
 from facenet.gallery.register import Register
 from facenet.gallery.snapshot import snapshot_path
@@ -66,9 +67,10 @@ class Gallery(Register):
         *,
         recognizer: Recognizer | None = None,
         rules: EnrolmentRules | None = None,
+        approximate: bool | Approximation = False,
     ) -> None:
         super().__init__(store)
-        self._given, self._rules = recognizer, rules
+        self._given, self._rules, self._approximate = recognizer, rules, approximate
         self._index: tuple[Space, Index] | None = None
         self._built: tuple[Space, Recognizer] | None = None
         if recognizer is not None:
@@ -111,17 +113,23 @@ class Gallery(Register):
         *,
         recognizer: Recognizer | None = None,
         rules: EnrolmentRules | None = None,
+        approximate: bool = False,
     ) -> Gallery:
         """The gallery in a file or at an address.
 
-        recognizer: by default one of the gallery's own model, loaded when it is needed. Raises
-        GalleryError when there is none or it cannot be used, DamagedGalleryError, ContractError
-        for a recognizer of another model.
+        recognizer: by default one of the gallery's own model, loaded when it is needed.
+        approximate: search a part of the faces; see `Index`, and `index.recall` for what it finds.
+        Raises GalleryError when there is none or it cannot be used, DamagedGalleryError,
+        ContractError for a recognizer of another model, SettingsError for `approximate` with fewer
+        than two million faces.
         """
         store = open_store(place)
         with ExitStack() as undone:
             undone.callback(store.close)
-            gallery = cls(store, recognizer=recognizer, rules=rules)
+            gallery = cls(store, recognizer=recognizer, rules=rules, approximate=approximate)
+            if approximate:
+                with store.read() as view:
+                    Approximation().require_enough(view.count(EnrolledFace))
             undone.pop_all()
         return gallery
 
@@ -168,9 +176,11 @@ class Gallery(Register):
         if self._index is None or self._index[0].contract != space.contract:
             file = self._file
             snapshot = snapshot_path(file, space.contract) if file else None
-            self._index = (space, Index(
-                self.store, space.contract, snapshot=snapshot, threads=cpu_threads()
-            ))
+            index = Index(
+                self.store, space.contract, snapshot=snapshot, threads=cpu_threads(),
+                approximate=self._approximate,
+            )  # fmt: skip
+            self._index = (space, index)
         return self._index[1]
 
     @property

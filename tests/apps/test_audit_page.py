@@ -23,6 +23,7 @@ from facenet.errors import SettingsError
 from facenet.gallery.audit import AuditRules
 from facenet.gallery.memory import MemoryStore
 from facenet.gallery.records import Crop, EnrolledFace, Person, Space, VectorBlock
+from facenet.models.card import FmrTable
 from facenet.vectors import unit
 
 WIDTH = 16
@@ -42,7 +43,7 @@ def photo(path: Path, shade: int) -> str:
 
 
 def store_of(tmp_path: Path) -> MemoryStore:
-    """Ann <b> has a face of Bob, Bob two faces, Cid is Dan under another name, Eve is blurred."""
+    """Ann <b> has a face of Bob, Bob two faces, Cid is Dan too, one of Eve's two is blurred."""
     store = MemoryStore()
     rows = [
         ("a", basis(0), 50.0),
@@ -53,6 +54,7 @@ def store_of(tmp_path: Path) -> MemoryStore:
         ("c", basis(2), 50.0),
         ("d", basis(2, 0.4), 50.0),
         ("e", basis(3), 2.0),
+        ("e", basis(3, 0.3), 50.0),
     ]
     with store.write() as draft:
         draft.put(Space("toy@1", "toy", WIDTH, "active", 0.0))
@@ -84,7 +86,7 @@ def test_every_finding_is_said_in_words_with_the_command_that_settles_it(tmp_pat
     assert "facenet gallery move G.db --face 3 --to b" in text
     assert "Cid and Dan look like one person" in text
     assert "face 8 of Eve has a sharpness of 2" in text
-    assert "5 people, 8 faces" in text
+    assert "5 people, 9 faces" in text
 
 
 def test_the_page_shows_faces_escapes_names_and_is_private(tmp_path: Path) -> None:
@@ -130,6 +132,10 @@ def test_the_rules_follow_the_rates_of_the_model() -> None:
     assert rules.same == pytest.approx(0.3, abs=1e-6)
     assert rules.other == pytest.approx(0.4, abs=1e-6)
     assert rules.same < rules.other < rules.double
+    few = FmrTable("few", 20, 10, 190, (0.0, 0.2), (190, 3))
+    assert audit_rules(few, toy_fmr()) == rules
+    assert audit_rules(None, toy_fmr()) == rules
+    assert audit_rules(few).same == audit_rules(few).double
     with pytest.raises(SettingsError, match="facenet calibrate"):
         audit_rules(None)
 

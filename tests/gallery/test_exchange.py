@@ -17,6 +17,7 @@ from facenet.gallery.records import (
     Apart,
     Crop,
     EnrolledFace,
+    Entry,
     Person,
     Ruling,
     Setting,
@@ -143,6 +144,11 @@ def rewritten(folder: Path, name: str, data: bytes) -> None:
         ("person.jsonl", b'{"id": "a1", "name": "A", "created": 1, "spell": 2}\n', "Line 1 of"),
         ("face.jsonl", b'"text"\n', "Line 1 of"),
         ("face.jsonl", b'{"id": "7", "person": "a1", "created": 1}\n', "id that is str"),
+        (
+            "face.jsonl",
+            b'{"id": 1, "person": "a1", "created": 1, "measures": []}\n',
+            "measures that",
+        ),
         ("crop.jsonl", b'{"face": 1, "data": "\xc3\xa9"}\n', "Line 1 of"),
         ("vectors-0-0.safetensors", b"\x08\0\0\0\0\0\0\0{}      ", "should hold faces"),
         ("vectors-0-0.safetensors", b"", "should hold faces"),
@@ -199,3 +205,38 @@ def test_an_export_spares_what_is_there(tmp_path: Path) -> None:
 def test_an_empty_gallery_goes_out_and_back(tmp_path: Path) -> None:
     export_gallery(MemoryStore(), tmp_path / "out", quiet)
     assert import_gallery(MemoryStore(), tmp_path / "out", quiet) == Imported(0, 0, 0)
+
+
+def test_decisions_of_a_newer_export_come_in_and_those_that_contradict_are_counted(
+    tmp_path: Path,
+) -> None:
+    store = filled()
+    export_gallery(store, tmp_path / "old", quiet)
+    back = MemoryStore()
+    import_gallery(back, tmp_path / "old", quiet)
+    with store.write() as draft:
+        draft.put(Ruling(3, "a1", True, 6.0))
+        draft.put(Ruling(4, "a1", False, 6.0))
+        draft.put(Ruling(1, "b2", True, 6.0))  # cannot hold here, where face 1 is with a1
+    export_gallery(store, tmp_path / "new", quiet)
+    assert import_gallery(back, tmp_path / "new", quiet) == Imported(0, 0, 5, left_out=1)
+    with back.read() as view:
+        assert [r.key for r in view.find(Ruling)] == ["2:b2", "3:a1", "4:a1"]
+        assert [entry.action for entry in view.find(Entry)] == ["import"]
+
+
+def test_vectors_in_another_precision_are_not_mixed_in(tmp_path: Path) -> None:
+    export_gallery(filled(), tmp_path / "out", quiet)
+    store = MemoryStore()
+    with store.write() as draft:
+        draft.put(Space(CONTRACT, "toy", 4, "active", 1.0, "bf16"))
+    with pytest.raises(InputError, match="should be in bf16"):
+        import_gallery(store, tmp_path / "out", quiet)
+
+
+def test_two_faces_of_one_number_are_refused(tmp_path: Path) -> None:
+    export_gallery(filled(), tmp_path / "out", quiet)
+    lines = (tmp_path / "out" / "face.jsonl").read_bytes()
+    rewritten(tmp_path / "out", "face.jsonl", lines + lines.splitlines(keepends=True)[0])
+    with pytest.raises(DataError, match="1 came twice"):
+        import_gallery(MemoryStore(), tmp_path / "out", quiet)

@@ -169,15 +169,66 @@ def test_most_swapped_faces_are_found_and_few_others() -> None:
     assert wrong == swapped
 
 
+def test_what_was_rejected_or_told_apart_is_not_suggested() -> None:
+    rng = np.random.default_rng(9)
+    c = centres(3, rng)
+    people = [[near(c[0], rng, 0.05)], [near(c[0], rng, 0.05)], [near(c[1], rng)]]
+    store = gallery(people, {})
+    with store.write() as draft:
+        draft.put(Ruling(1, "p1", False, 0.0))
+    assert found(store) == []
+    people = [[near(c[0], rng) for _ in range(3)] + [near(c[1], rng)], [near(c[1], rng)] * 2]
+    store = gallery(people, {})
+    assert [f.people for f in found(store) if f.kind == "wrong_label"] == [("p0", "p1")]
+    with store.write() as draft:
+        draft.put(Ruling(4, "p1", False, 0.0))
+    assert [f.people for f in found(store) if f.kind == "wrong_label"] == [("p0",)]
+    with store.write() as draft:
+        draft.delete(Ruling, "4:p1")
+        draft.put(Apart("p0", "p1", 0.0))
+    assert [f.people for f in found(store) if f.kind == "wrong_label"] == [("p0",)]
+
+
+def test_two_people_are_parted_or_kept_by_the_commands_of_the_finding() -> None:
+    rng = np.random.default_rng(10)
+    c = centres(4, rng)
+    mixed = [near(c[0], rng), near(c[1], rng), near(c[0], rng), near(c[1], rng)]
+    store = gallery([mixed, [near(c[2], rng)]], {})
+    (finding,) = found(store)
+    assert finding.parts == ((1, 3), (2, 4))
+    split, *keep = fixes(finding, "G.db")
+    assert split == "facenet gallery split G.db --face 1 --face 3"
+    assert keep == [f"facenet gallery confirm G.db --face {n} --person p0" for n in (1, 2)]
+    with store.write() as draft:
+        draft.put(Ruling(1, "p0", True, 0.0))
+        draft.put(Ruling(2, "p0", True, 0.0))
+    assert found(store) == []
+
+
+def test_a_poor_face_counts_only_beside_a_better_one_and_until_it_is_confirmed() -> None:
+    rng = np.random.default_rng(11)
+    c = centres(2, rng)
+    alone = gallery([[near(c[0], rng)]], {1: 4.0})
+    assert found(alone) == []
+    store = gallery([[near(c[0], rng), near(c[0], rng)]], {1: 4.0})
+    assert [f.faces for f in found(store)] == [(1,)]
+    with store.write() as draft:
+        draft.put(Ruling(1, "p0", True, 0.0))
+    assert found(store) == []
+
+
 def test_every_finding_comes_with_the_commands_that_settle_it() -> None:
-    people = {"a": Person("a", "Ann", 0.0), "b": Person("b", "Bob", 0.0)}
     commands = {
-        kind: fixes(Finding(kind, ("a", "b"), (7, 8), 0.9), "G.db", people)
-        for kind in ("wrong_label", "two_people", "duplicate_person", "duplicate_photo")
+        kind: fixes(Finding(kind, ("a", "b"), (7, 8), 0.9), "My G.db")
+        for kind in ("wrong_label", "duplicate_person", "duplicate_photo", "poor_sample")
     }
-    assert commands["wrong_label"][0] == "facenet gallery move G.db --face 7 --to b"
-    assert commands["two_people"][0] == "facenet gallery split G.db --face 7 --name NAME"
-    assert commands["duplicate_person"][0] == "facenet gallery merge G.db a b"
-    assert commands["duplicate_photo"] == ["facenet gallery delete G.db --face 7"]
-    stranger = fixes(Finding("wrong_label", ("a",), (7,), None), "G.db", people)
-    assert stranger[0] == "facenet gallery delete G.db --face 7"
+    keep = "facenet gallery confirm 'My G.db' --face 7 --person a"
+    assert commands["wrong_label"] == ["facenet gallery move 'My G.db' --face 7 --to b", keep]
+    assert commands["duplicate_person"] == [
+        "facenet gallery merge 'My G.db' a b",
+        "facenet gallery apart 'My G.db' a b",
+    ]
+    assert commands["duplicate_photo"] == ["facenet gallery delete 'My G.db' --face 7", keep]
+    assert commands["poor_sample"][-1] == keep
+    stranger = fixes(Finding("wrong_label", ("a",), (7,), None), "G.db")
+    assert stranger[0] == "facenet gallery split G.db --face 7"

@@ -1,6 +1,7 @@
 """The file of a gallery: its guards, its rights, its errors, and every bad thing it may meet."""
 
 import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from facenet.errors import DamagedGalleryError, GalleryError, InputError, Storag
 from facenet.gallery import sqlitefile
 from facenet.gallery.memory import MemoryStore
 from facenet.gallery.migrations import FIRST, MIGRATIONS, migrate, statements
-from facenet.gallery.records import EnrolledFace, Person, Setting, Space
+from facenet.gallery.records import EnrolledFace, Person, Ruling, Setting, Space
 from facenet.gallery.sqlite import SqliteStore
 from facenet.gallery.store import open_store
 
@@ -467,6 +468,31 @@ def test_deleted_bytes_leave_the_log_as_soon_as_nobody_reads_it(place):
     assert not store.pending_erasure
     assert log.stat().st_size == 0
     assert b"Zerubbabel" not in place.read_bytes()
+    store.close()
+
+
+def test_only_what_tells_of_somebody_is_cleaned_away_at_once(place):
+    """The log is emptied after a rename, and left for later after a move or a ruling."""
+    store, log = SqliteStore(place, create=True), Path(f"{place}-wal")
+    face = EnrolledFace(1, "p1", 1.0, source="/a.jpg")
+    with store.write() as draft:
+        draft.put(Person("p1", "Anna", 1.0))
+        draft.put(Person("p2", "Ben", 1.0))
+        draft.put(face)
+        draft.put(Ruling(1, "p1", True, 1.0))
+    for change, cleaned in (
+        (lambda draft: draft.put(Person("p1", "Anna", 1.0)), False),
+        (lambda draft: draft.put(dataclasses.replace(face, person="p2", quality=0.5)), False),
+        (lambda draft: draft.delete(Ruling, "1:p1"), False),
+        (lambda draft: draft.put(Person("p1", "Anne", 1.0)), True),
+        (lambda draft: draft.put(dataclasses.replace(face, source="/b.jpg")), True),
+        (lambda draft: draft.put(Setting("s", "t")), False),
+        (lambda draft: draft.put(Setting("s", "u")), True),
+        (lambda draft: draft.delete(Person, "p2"), True),
+    ):
+        with store.write() as draft:
+            change(draft)
+        assert (log.stat().st_size == 0) == cleaned
     store.close()
 
 

@@ -148,8 +148,10 @@ def test_wrong_steps_are_refused() -> None:
         roll_back(store)
     with pytest.raises(InputError, match="no space"):
         switch(store, NEW)
-    with pytest.raises(InputError, match="is searched"):
+    with pytest.raises(InputError, match="old@1 is searched"):
         drop(store, OLD)
+    with pytest.raises(InputError, match="not in this gallery"):
+        drop(store, "nothing")
     begin(store, NEW, "new", 6, "fp32")
     with pytest.raises(InputError, match="One change of model at a time"):
         begin(store, "third@3", "third", 6, "fp32")
@@ -160,3 +162,37 @@ def test_wrong_steps_are_refused() -> None:
 
     with pytest.raises(GalleryError, match="dropped while"):
         fill(store, NEW, dropping, quiet)
+
+
+def test_a_change_that_was_given_up_makes_way_for_another() -> None:
+    store = enrolled(1)
+    begin(store, NEW, "new", 6, "fp32")
+    fill(store, NEW, embed, quiet)
+    assert [space.contract for space in drop(store, "new")] == [NEW]
+    with store.read() as view:
+        assert len(view.vectors(NEW)) == 0
+    assert begin(store, "third@3", "third", 6, "fp32").state == "building"
+
+
+def test_a_face_that_was_left_behind_can_come_later() -> None:
+    store = enrolled(2)
+    begin(store, NEW, "new", 6, "fp32")
+
+    def one(faces: Sequence[EnrolledFace]) -> list[FloatArray | str]:
+        return ["gone" if face.id == 2 else vector(face.id, 6) for face in faces]
+
+    fill(store, NEW, one, quiet)
+    switch(store, NEW, leave=True)
+    assert begin(store, NEW, "new", 6, "fp32").state == "active"
+    assert fill(store, NEW, embed, quiet).embedded == 1
+    with pytest.raises(InputError, match="nothing to change"):
+        begin(store, NEW, "new", 6, "fp32")
+
+
+def test_two_precisions_of_one_model_are_not_mixed() -> None:
+    store = enrolled(1)
+    with pytest.raises(InputError, match="in fp32; bf16 was asked for"):
+        begin(store, OLD, "old", 4, "bf16")
+    begin(store, NEW, "new", 6, "fp32")
+    with pytest.raises(InputError, match="in fp32; bf16 was asked for"):
+        begin(store, NEW, "new", 6, "bf16")

@@ -26,6 +26,8 @@ wider reach makes every spread larger, a narrower one those of a few rows: 736 a
 3.9 and cuts 5 % of random rows, 668 cuts 1 %."""
 CHUNK_BYTES = 1 << 25
 """Bytes of codes that are allocated at a time, so that growing copies nothing."""
+COLUMNS = 16
+"""Values of each row that are copied at a time when rows are put in another order."""
 CODED_AT_ONCE = 1024
 """Rows that are held as fp64 at a time."""
 
@@ -66,7 +68,8 @@ class Table:
 
     keys: int64 > 0, 0 where a row was removed. owners: int32 numbers, -1 where removed. spreads:
     float32. All of them (n,) over n slots; codes come in chunks of `chunk` slots, (chunk, d). A
-    removed row is overwritten at once and its slot used again.
+    removed row is overwritten at once and its slot used again, but for slots below `fixed`, whose
+    order was asked for with `arrange`: what is put there anew comes after them.
     """
 
     def __init__(self, dimension: int, *, chunk: int | None = None) -> None:
@@ -79,6 +82,7 @@ class Table:
         """Forget every row."""
         self.chunks: list[Bytes] = []
         self.longest = 1.0
+        self.fixed = 0
         self._used = 0
         self._keys = np.zeros(0, np.int64)
         self._owners = np.zeros(0, np.int32)
@@ -148,6 +152,9 @@ class Table:
         """Rows float32 (n, d) under distinct keys (n,), in place of those that are there."""
         codes, spreads, longest = encode(rows, self.scale)
         slots = self.find(keys)
+        fixed = (slots >= 0) & (slots < self.fixed)
+        self._erase(slots[fixed])
+        slots[fixed] = -1
         new = np.flatnonzero(slots < 0)
         slots[new] = self._free(len(new))
         self._keys[slots], self._owners[slots], self._spreads[slots] = keys, owners, spreads
@@ -158,9 +165,25 @@ class Table:
     def drop(self, keys: IntArray) -> None:
         """Overwrite rows by key (n,) with zeros; a key that is not there is left out."""
         slots = self.find(keys)
-        slots = slots[slots >= 0]
-        self._keys[slots], self._owners[slots], self._spreads[slots] = 0, -1, 0
-        self._write(slots, np.full((1, self.dimension), ZERO, np.uint8))
+        self._erase(slots[slots >= 0])
+        self._changed()
+
+    def arrange(self, slots: IntArray) -> None:
+        """Put the rows of these slots (n,), all that are there, into this order from slot 0 on,
+        for good. In place: a few columns are copied at a time."""
+        count, used = len(slots), self._used
+        for start in range(0, self.dimension, COLUMNS):
+            columns = slice(start, start + COLUMNS)
+            part = np.concatenate([chunk[:, columns] for chunk in self.chunks])[:used][slots]
+            for number, chunk in enumerate(self.chunks):
+                here = part[number * self.chunk : (number + 1) * self.chunk]
+                chunk[: len(here), columns] = here
+                chunk[len(here) :, columns] = ZERO
+        for array in (self._keys, self._owners, self._spreads):
+            array[:count] = array[:used][slots]
+            array[count:] = 0
+        del self.chunks[-(-count // self.chunk) :]
+        self._used = self.fixed = count
         self._changed()
 
     def codes(self, slots: IntArray) -> Bytes:
@@ -182,6 +205,10 @@ class Table:
         self._keys[: len(keys)], self._owners[: len(keys)] = keys, owners
         self._spreads[: len(keys)], self.longest = spreads, longest
 
+    def _erase(self, slots: IntArray) -> None:
+        self._keys[slots], self._owners[slots], self._spreads[slots] = 0, -1, 0
+        self._write(slots, np.full((1, self.dimension), ZERO, np.uint8))
+
     def _write(self, slots: IntArray, codes: Bytes) -> None:
         """codes (n, d), or (1, d) for all."""
         which = slots // self.chunk
@@ -192,7 +219,7 @@ class Table:
 
     def _free(self, count: int) -> IntArray:
         """Slots for new rows: removed ones first, then at the end."""
-        gone = np.flatnonzero(self.keys == 0)[:count]
+        gone = np.flatnonzero(self.keys[self.fixed :] == 0)[:count] + self.fixed
         first, self._used = self._used, self._used + count - len(gone)
         while self._used > len(self.chunks) * self.chunk:
             self.chunks.append(np.empty((self.chunk, self.dimension), np.uint8))

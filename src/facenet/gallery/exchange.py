@@ -22,6 +22,7 @@ import numpy as np
 
 from facenet.errors import DataError, InputError, MissingExtraError, StorageError
 from facenet.files import written
+from facenet.gallery.journal import write_entry
 from facenet.gallery.records import (
     Apart,
     Crop,
@@ -43,7 +44,17 @@ LONGEST_LINE = 8 << 20
 """Bytes of a line; the longest hold a crop."""
 KINDS: tuple[type[Any], ...] = (Space, Person, EnrolledFace, Ruling, Apart, Crop, Setting)
 """Kinds of rows that are exported, in the order in which they can be put back."""
-PLAIN = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+PLAIN = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "float | None": (int, float, type(None)),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, float]": (dict,),
+    "tuple[float, float, float, float] | None": (list, type(None)),
+}
 """Types of columns, as annotated -> what JSON gives for them."""
 PRIVATE = ("gallery_id",)
 """Settings that belong to the one gallery they lie in."""
@@ -53,11 +64,13 @@ Done = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came in: people and faces that are new, and faces that were there already."""
+    """What came in: people and faces that are new, faces that were there already, and decisions of
+    users that were left out because others stand here."""
 
     people: int
     faces: int
     already: int
+    left_out: int = 0
 
     def to_dict(self) -> dict[str, int]:
         """The fields as plain values."""
@@ -98,9 +111,10 @@ def import_gallery(store: Store, folder: Path, done: Done) -> Imported:
     """Bring an exported gallery into a store, all of it or nothing.
 
     Into an empty gallery everything comes with its ids. Into another one people keep their ids, who
-    is there already is left as he is, a face whose photo and box are enrolled for its person
-    already does not come twice, and other faces get new numbers. Raises DataError for a folder
-    that is no whole export or was changed, ContractError or InputError for rows that do not fit.
+    is there already is left as they are, a face whose photo and box are enrolled for its person
+    already does not come twice, and other faces get new numbers. A decision of a user comes in
+    unless another one about the same face stands here. Raises DataError for a folder that is no
+    whole export or was changed, ContractError or InputError for rows that do not fit.
     """
     library = _safetensors()
     manifest = _read_manifest(folder)
@@ -115,7 +129,9 @@ def import_gallery(store: Store, folder: Path, done: Done) -> Imported:
             contract, ids, rows = _read_shard(library, folder / name)
             coming.vectors(contract, ids, rows)
             done(number, len(names))
-        return Imported(coming.people, len(coming.faces), coming.already)
+        if coming.people or coming.faces:
+            write_entry(draft, "import", ())
+        return Imported(coming.people, len(coming.faces), len(coming.there), coming.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +149,11 @@ class _Coming:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._empty = draft.count(Person) == 0 and draft.count(EnrolledFace) == 0
-        self.people = self.already = 0
+        self.people = self.left_out = 0
         self.faces: dict[int, int] = {}
-        """Number in the export -> number here."""
+        """Number in the export -> number here, of faces that came in."""
+        self.there: dict[int, int] = {}
+        """The same, of faces that were here already."""
 
     def take(self, row: Row) -> None:
         """Put a row, unless it is there."""
@@ -148,7 +166,9 @@ class _Coming:
                 self.people += 1
         elif isinstance(row, EnrolledFace):
             self._take_face(row)
-        elif isinstance(row, Ruling | Crop):
+        elif isinstance(row, Ruling):
+            self._take_ruling(row)
+        elif isinstance(row, Crop):
             if row.face in self.faces:
                 draft.put(replace(row, face=self.faces[row.face]))
         elif isinstance(row, Apart | Setting):
@@ -163,9 +183,28 @@ class _Coming:
         if self._draft.get(Space, contract) is not None:
             self._draft.put_vectors(contract, new)
 
+    def _take_ruling(self, row: Ruling) -> None:
+        """Put a decision, unless it says otherwise than one that stands here."""
+        number = self.faces.get(row.face, self.there.get(row.face, 0))
+        face = self._draft.get(EnrolledFace, number)
+        if face is None:
+            return
+        mine = replace(row, face=number)
+        known = self._draft.get(Ruling, mine.key)
+        if known is None and mine.same == (face.person == mine.person):
+            self._draft.put(mine)
+        elif known is None or known.same != mine.same:
+            self.left_out += 1
+
     def _take_space(self, row: Space) -> None:
         active = self._draft.find(Space, state="active")
-        if self._draft.get(Space, row.contract) is not None:
+        known = self._draft.get(Space, row.contract)
+        if known is not None and known.precision != row.precision:
+            raise InputError(
+                f"The exported vectors of {row.model} should be in {known.precision}, as those of "
+                f"this gallery are; they are in {row.precision}. Import them into a new gallery."
+            )
+        if known is not None:
             return
         if active and row.state == "active":
             raise InputError(
@@ -176,16 +215,19 @@ class _Coming:
         self._draft.put(row)
 
     def _take_face(self, row: EnrolledFace) -> None:
+        if row.id in self.faces or row.id in self.there:
+            raise DataError(
+                f"The exported faces should have numbers of their own; {row.id} came twice."
+            )
         if self._empty:
             self._draft.put(row)
             self.faces[row.id] = row.id
             return
-        if row.photo and any(
-            face.person == row.person and face.box == row.box
-            for face in self._draft.find(EnrolledFace, photo=row.photo)
-        ):
-            self.already += 1
-            return
+        same = self._draft.find(EnrolledFace, photo=row.photo) if row.photo else []
+        for face in same:
+            if face.person == row.person and face.box == row.box:
+                self.there[row.id] = face.id
+                return
         number = self._draft.next_id(EnrolledFace)
         self._draft.put(replace(row, id=number))
         self.faces[row.id] = number

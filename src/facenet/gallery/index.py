@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import ContractError, DamagedGalleryError, SettingsError
-from facenet.gallery import scan, snapshot
+from facenet.gallery import nearest, scan, snapshot
 from facenet.gallery.codes import Table, groups
+from facenet.gallery.nearest import Approximation, Cells, Recall
 from facenet.gallery.numbering import Numbers
 from facenet.gallery.records import EnrolledFace, Setting, Space, checked_vectors
 from facenet.gallery.rescore import Fetch, Hit, rescore
@@ -41,7 +42,9 @@ class Index:
 
     snapshot: a file to start from and to `save` to, see `snapshot_path`. threads: of a scan, by
     default one per core that this process may use. products: how integers are multiplied, by
-    default the fastest exact way of this machine.
+    default the fastest exact way of this machine. approximate: True, or how, for searches that
+    look at a part of the faces and find nearly all (`recall`), refused for fewer than two million;
+    searches of templates or of some people stay exact.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Index:
         snapshot: Path | None = None,
         threads: int | None = None,
         products: Products | None = None,
+        approximate: bool | Approximation = False,
     ) -> None:
         self._store, self._contract, self._snapshot = store, contract, snapshot
         self._threads, self._products = threads or _cores(), products
@@ -62,6 +66,9 @@ class Index:
         self._people = Numbers()
         self._templates: Table | None = None
         self._stale: set[int] = set()
+        self._approximate = Approximation() if approximate is True else approximate or None
+        self._cells: Cells | None = None
+        self._divided = False
 
     def __len__(self) -> int:
         """Faces, as of the last refresh."""
@@ -75,13 +82,20 @@ class Index:
     @property
     def bytes_held(self) -> int:
         """Bytes of the arrays of the index."""
-        more = 0 if self._templates is None else self._templates.bytes_held
+        more = sum(part.bytes_held for part in (self._templates, self._cells) if part is not None)
         return self._rows.bytes_held + self._people.ids.nbytes + self._people.order.nbytes + more
+
+    @property
+    def recall(self) -> Recall | None:
+        """What approximate search finds, measured when its cells were made; None where search is
+        exact."""
+        return None if self._cells is None else self._cells.recall
 
     def refresh(self) -> int:
         """Bring the index to the store's revision, and say which that is.
 
-        Raises ContractError when the gallery has no such space, GalleryError when it is damaged.
+        Raises ContractError when the gallery has no such space, GalleryError when it is damaged,
+        SettingsError when it has too few faces for approximate search.
         """
         with self._lock, self._store.read() as view:
             self._bring(view)
@@ -105,7 +119,7 @@ class Index:
         again for each person, from their first use on.
 
         Raises SettingsError for k below 1, ContractError and InputError for vectors that are not
-        fit, GalleryError for a damaged gallery.
+        fit, GalleryError for a damaged gallery, SettingsError as `refresh` does.
         """
         if k < 1:
             raise SettingsError(f"k should be 1 or more people; got {k}.")
@@ -117,9 +131,11 @@ class Index:
                 allowed = np.zeros(len(self._people), np.bool_)
                 found = self._people.find(among)
                 allowed[found[found >= 0]] = True
-            possible = scan.search(
-                table, rows, k, allowed=allowed, products=self._products, threads=self._threads
-            )
+            how: dict[str, Any] = {"products": self._products, "threads": self._threads}
+            if self._cells is None or template or among is not None:
+                possible = scan.search(table, rows, k, allowed=allowed, **how)
+            else:
+                possible = nearest.search(self._cells, table, rows, k, **how)
             fetch = self._fetch_templates(view) if template else self._fetch(view)
             return rescore(possible, rows, k, fetch, template=template)
 
@@ -160,9 +176,16 @@ class Index:
         if self._revision is None and self._snapshot is not None:
             self._revision = self._load(view, space)
         self._space, known = space, self._revision
-        if known == view.revision:
-            return space
         self._revision = None  # until all is read: what is half read is made anew
+        if known != view.revision:
+            self._advance(view, space, known)
+        if self._approximate is not None and self._cells is None:
+            self._divide(view, self._approximate)
+        self._space, self._revision = space, view.revision
+        return space
+
+    def _advance(self, view: View, space: Space, known: int | None) -> None:
+        """Take what changed since a revision, or everything."""
         changes = None if known is None else view.changes(known)
         if changes is None or 2 * len(changes.put) > len(self._rows) + AT_ONCE:
             self._forget(space.dimension)
@@ -170,10 +193,34 @@ class Index:
         else:
             self._drop(np.array(changes.gone, np.int64))
             self._read(view, changes.put)
-        self._space, self._revision = space, view.revision
-        return space
+        if self._cells is not None and self._cells.worn(self._rows):
+            self._cells = None
+
+    def _divide(self, view: View, how: Approximation) -> None:
+        """Make cells. A gallery that had them and has become too small is searched exactly."""
+
+        def ask(queries: FloatArray) -> IntArray:
+            possible = scan.search(
+                self._rows, queries, nearest.TOP, products=self._products, threads=self._threads
+            )
+            faces = np.zeros((len(queries), nearest.TOP), np.int64)
+            fetch = self._fetch(view)
+            for row, hits in zip(
+                faces, rescore(possible, queries, nearest.TOP, fetch), strict=True
+            ):
+                row[: len(hits)] = [hit.face for hit in hits]
+            return faces
+
+        if self._divided and len(self._rows) < max(how.least, 1):
+            return
+        how.require_enough(len(self._rows))
+        self._cells = nearest.divide(
+            self._rows, ask, how, products=self._products, threads=self._threads
+        )
+        self._divided = True
 
     def _forget(self, dimension: int) -> None:
+        self._cells = None
         self._rows, self._people = Table(dimension), Numbers()
         self._templates, self._stale, self._revision, self._space = None, set(), None, None
 

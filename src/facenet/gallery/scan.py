@@ -24,7 +24,7 @@ of rows that remain depends on them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -79,14 +79,17 @@ def search(
     allowed: NDArray[np.bool_] | None = None,
     products: Products | None = None,
     threads: int = 1,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> Possible:
     """Every row that can be the best of one of the k best owners of a query.
 
     queries: float32 (m, d), finite. k: 1 or more. allowed: (number of owners,), which of them are
-    searched; None for all. products, threads: how; the answer does not depend on them.
+    searched; None for all. products, threads: how; the answer does not depend on them. spans: the
+    only slots that are looked at, first and end, without `allowed`; k owners must have a row there.
     """
     rows = None if allowed is None else np.flatnonzero(np.append(allowed, False)[table.owners])
-    owners = table.distinct if allowed is None else len(np.unique(table.owners[rows]))
+    owners = table.distinct if rows is None else len(np.unique(table.owners[rows]))
+    whole = [(0, len(table.keys) if rows is None else len(rows))]
     if len(table.keys) * table.dimension * min(len(queries), QUERIES_AT_ONCE) < FEW:
         products, threads = products or NumpyProducts(), 1
     products = products or best_products()
@@ -94,13 +97,18 @@ def search(
     while first < len(queries) and owners:
         part = queries[first : first + size]
         scan = _Scan(table, part, min(k, owners), products, rows)
-        scan.run(threads)
+        scan.run(whole if spans is None else spans, threads)
         if scan.flooded:
             size = max(1, len(part) // 8)
             continue
         parts.append(_refined(table, part, scan))
         parts[-1].query[:] += first
         first += len(part)
+    return joined(parts)
+
+
+def joined(parts: Sequence[Possible]) -> Possible:
+    """What may be in the answers of several queries, together."""
     if not parts:
         none = np.zeros(0, np.int64)
         return Possible(none, none, none, none.astype(float), none.astype(float))
@@ -135,12 +143,15 @@ class _Scan:
         self._lock = threading.Lock()
         self._ask()
 
-    def run(self, threads: int) -> None:
-        """Look at every row; `found` is then what remains, unless it `flooded`."""
-        blocks = _blocks(len(self.table.keys), self.table.chunk, len(self.best), self.rows)
+    def run(self, spans: Sequence[tuple[int, int]], threads: int) -> None:
+        """Look at the slots, or entries of `rows`, of spans; `found` is then what remains, unless
+        it `flooded`."""
+        blocks = _blocks(spans, self.table.chunk if self.rows is None else 0, len(self.best))
+        seen = 0
         for block in blocks:
             self._look(block)
-            if block.stop >= ALONE:
+            seen += block.stop - block.start
+            if seen >= ALONE:
                 break
         rest = _Shared(blocks)
         with ThreadPoolExecutor(max(1, threads - 1)) as pool:
@@ -293,16 +304,16 @@ def settle(
     return order[keep], best
 
 
-def _blocks(slots: int, chunk: int, queries: int, rows: IntArray | None) -> Iterator[slice]:
-    """Blocks over all slots, or over `rows`: small ones first, none across two chunks."""
-    most = min(LARGEST_BLOCK, SUMS_AT_ONCE // queries)
-    end, start, size = slots if rows is None else len(rows), 0, FIRST_SUMS // queries
-    while start < end:
-        stop = min(start + size, end)
-        if rows is None:
-            stop = min(stop, (start // chunk + 1) * chunk)
-        yield slice(start, stop)
-        start, size = stop, min(2 * size, most)
+def _blocks(spans: Sequence[tuple[int, int]], chunk: int, queries: int) -> Iterator[slice]:
+    """Blocks over spans: small ones first, none across two chunks unless `chunk` is 0."""
+    most, size = min(LARGEST_BLOCK, SUMS_AT_ONCE // queries), FIRST_SUMS // queries
+    for start, end in spans:
+        while start < end:
+            stop = min(start + size, end)
+            if chunk:
+                stop = min(stop, (start // chunk + 1) * chunk)
+            yield slice(start, stop)
+            start, size = stop, min(2 * size, most)
 
 
 def _refined(table: Table, queries: FloatArray, scan: _Scan) -> Possible:

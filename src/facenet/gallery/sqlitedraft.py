@@ -37,6 +37,20 @@ KEPT_CHANGES = 10_000
 """Revisions whose changes are remembered; who is further behind reads everything again."""
 
 
+TELLING: Mapping[str, tuple[str, ...]] = {
+    "person": ("name", "external_id", "body"),
+    "face": ("photo", "source"),
+    "crop": ("body",),
+    "vector": ("data",),
+    "entry": ("body",),
+    "setting": ("body",),
+    "ruling": (),
+    "apart": (),
+    "space": (),
+}
+"""Columns by which somebody could be known: when their values go, their bytes should too."""
+
+
 class SqliteDraft(SqliteView):
     """See `facenet.gallery.store.Draft`. erases: something was deleted or overwritten, whose bytes
     should leave the disk."""
@@ -184,11 +198,19 @@ class SqliteDraft(SqliteView):
         # Text is bound as text: SQLite compares it with no blob.
         bound = [value.decode() if i < len(values) - 1 and isinstance(value, bytes) else value
                  for i, value in enumerate(values)]  # fmt: skip
-        old = self.ask(f"SELECT seal FROM {name} WHERE key = ?", [bound[0]])
+        old = self.ask(f"SELECT seal, {', '.join(columns)} FROM {name} WHERE key = ?", [bound[0]])
         tally = self.tally(name)
         if old:
             tally = tally.with_seal(self._old_seal(old[0][0]), -1)
-            self.erases = True
+            before, after = (
+                [
+                    value
+                    for column, value in zip(columns, row, strict=True)
+                    if column in TELLING[name]
+                ]
+                for row in (old[0][1:], values)
+            )
+            self.erases = self.erases or before != after
             marks = ", ".join(f"{column} = ?" for column in (*columns[1:], "seal"))
             self._do(f"UPDATE {name} SET {marks} WHERE key = ?", [(*bound[1:], own, bound[0])])
         else:
@@ -209,7 +231,7 @@ class SqliteDraft(SqliteView):
             old = self.ask(f"SELECT seal FROM {name} WHERE key = ?", [bindable(key)])
             if old:
                 self._touch()
-                self.erases = True
+                self.erases = self.erases or bool(TELLING[name])
                 self._do(f"DELETE FROM {name} WHERE key = ?", [(bindable(key),)])
                 seal_then = self._old_seal(old[0][0])
                 self._tallies[tally] = self.tally(tally).with_seal(seal_then, -1)
@@ -227,7 +249,7 @@ class SqliteDraft(SqliteView):
             return
         low = found[1] << FACE_BITS
         self._do("DELETE FROM vector WHERE key > ? AND key < ?", [(low, low + MAX_FACE + 1)])
-        self._tallies.pop(vector_tally(found[1]), None)
+        self.erases = self._tallies.pop(vector_tally(found[1]), None) is not None or self.erases
         self._all_changed = True
 
     def _replace_vectors(self, name: str, entries: Sequence[tuple[int, int, bytes, bytes]]) -> None:

@@ -54,6 +54,9 @@ def sqlite_errors(place: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translated(place, error) from error
+    except UnicodeDecodeError as error:
+        # The words of SQLite's own error quote bytes of the file.
+        raise DamagedGalleryError(f"The gallery {place} is damaged. {ADVICE}") from error
     except OSError as error:
         raise StorageError(
             f"Cannot use the gallery {place}: {error.strerror or error}. Check the path, its "

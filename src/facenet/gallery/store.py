@@ -199,6 +199,25 @@ def open_store(place: str | Path, *, create: bool = False) -> Store:
     create: make a new, empty one; there must be none yet. Raises SettingsError for an unknown
     scheme, GalleryError when there is no gallery, or already one, or a damaged one.
     """
+    scheme, rest = _parts(place)
+    module, name = SCHEMES[scheme]
+    opener: Callable[..., Store] = getattr(import_module(module), name)
+    return opener(rest, create=create)
+
+
+def gallery_file(place: str | Path) -> Path:
+    """The file that a path or an address means. Raises SettingsError for what is no file."""
+    scheme, rest = _parts(place)
+    if scheme != "sqlite":
+        raise SettingsError(
+            f"A gallery in a file is needed, a path or an address such as sqlite:///people.db; got "
+            f"{place!s:.200}."
+        )
+    return Path(rest)
+
+
+def _parts(place: str | Path) -> tuple[str, str]:
+    """Scheme and rest of an address; a path is one of the scheme sqlite."""
     text = str(place)
     scheme, found, rest = text.partition("://")
     if not found:
@@ -210,6 +229,4 @@ def open_store(place: str | Path, *, create: bool = False) -> Store:
             f"A gallery should be a file or an address with {', '.join(SCHEMES)}; got "
             f"{text:.200}. Other stores are not supported yet."
         )
-    module, name = SCHEMES[scheme]
-    opener: Callable[..., Store] = getattr(import_module(module), name)
-    return opener(rest, create=create)
+    return scheme, rest

@@ -45,7 +45,9 @@ class Filled:
 def begin(store: Store, contract: str, model: str, dimension: int, precision: str) -> Space:
     """A space to be filled; the one that is there already when a change was interrupted.
 
-    Raises InputError when the gallery has this model already, or another change is under way.
+    It is the active one when the gallery is of this model and faces were left behind. Raises
+    InputError when nothing is to be done, when another change is under way, or when vectors of
+    this contract are there in another precision.
     """
     with store.write() as draft:
         known = draft.get(Space, contract)
@@ -53,14 +55,21 @@ def begin(store: Store, contract: str, model: str, dimension: int, precision: st
         if others:
             raise InputError(
                 f"One change of model at a time: {others[0].model} ({others[0].contract:.80}) is "
-                "being filled. Finish it, or drop it first."
+                f"being filled. Finish it, or give it up with `facenet gallery drop {store.place} "
+                f"{others[0].model}`."
             )
-        if known is not None and known.state == "active":
-            raise InputError(f"This gallery is of {model} already; there is nothing to change.")
-        if known is not None:
-            space = replace(known, state="building")
-        else:
-            space = Space(contract, model, dimension, "building", time.time(), precision)
+        if known is None:
+            known = Space(contract, model, dimension, "building", time.time(), precision)
+        if known.precision != precision:
+            raise InputError(
+                f"The vectors of {model} in this gallery are in {known.precision}; {precision} was "
+                "asked for, and the two are not mixed. Leave the precision as it is."
+            )
+        if known.state == "active":
+            if next(missing(draft, contract), None) is None:
+                raise InputError(f"This gallery is of {model} already; there is nothing to change.")
+            return known
+        space = replace(known, state="building")
         draft.put(space)
         return space
 
@@ -109,8 +118,8 @@ def switch(store: Store, contract: str, *, leave: bool = False) -> Space:
         if lacking and not leave:
             raise InputError(
                 f"{lacking:,} of {draft.count(EnrolledFace):,} faces have no vector of "
-                f"{space.model} yet, and would not be found. Bring their photos back and run "
-                "`facenet gallery upgrade` again, or leave them behind with --leave."
+                f"{space.model} yet, and would not be found. Run `facenet gallery upgrade` again, "
+                "with their photos in place, or leave them behind with --leave."
             )
         return _activate(draft, space)
 
@@ -130,21 +139,28 @@ def roll_back(store: Store) -> Space:
         if lacking:
             raise InputError(
                 f"{lacking:,} faces have no vector of {space.model}: they were enrolled after the "
-                "change. Run `facenet gallery upgrade` with that model instead."
+                "change, or left behind. Run `facenet gallery upgrade` with that model instead."
             )
         return _activate(draft, space)
 
 
-def drop(store: Store, contract: str) -> None:
-    """Delete a space that is not searched, and its vectors. Raises InputError for another."""
+def drop(store: Store, model: str) -> list[Space]:
+    """Delete the spaces of a model, by name or contract, that are not searched; which they were.
+
+    Raises InputError when there is none, or only the one that is searched.
+    """
     with store.write() as draft:
-        space = draft.get(Space, contract)
-        if space is None or space.state == "active":
+        spaces = [space for space in draft.find(Space) if model in (space.model, space.contract)]
+        idle = [space for space in spaces if space.state != "active"]
+        if not idle:
             raise InputError(
-                f"Only a space that is not searched can be dropped; {contract:.120} is "
-                f"{'searched' if space else 'not there'}."
+                f"Only a model that is not searched can be dropped; {model:.120} is "
+                f"{'searched' if spaces else 'not in this gallery'}. `facenet gallery show` lists "
+                "them."
             )
-        draft.delete(Space, contract)
+        for space in idle:
+            draft.delete(Space, space.contract)
+        return idle
 
 
 def _activate(draft: Draft, space: Space) -> Space:

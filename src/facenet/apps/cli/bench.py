@@ -28,6 +28,8 @@ class Searching:
     check: int = flag(10_000, "Queries whose answers are compared with every vector in fp32.")
     against: str = flag("faiss", "Peer to measure in the same run: faiss, or none.")
     seed: int = flag(0, "Of everything that is drawn.")
+    approximate: bool = flag(False, "Measure approximate search too, against the exact one.")
+    force: bool = flag(False, "Measure it for fewer than two million faces too.")
 
 
 Rounds = Annotated[int, typer.Option(help="Runs; the median counts.", min=1)]

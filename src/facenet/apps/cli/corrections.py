@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ PersonFlag = Annotated[str, typer.Option("--person", help="A person: name or id.
 HISTORY = ("id", "time", "action", "people", "undone", "undoable")
 
 
-def change(place: Path, output: Output, correct: Callable[[Gallery], Change]) -> int:
+def change(place: str, output: Output, correct: Callable[[Gallery], Change]) -> int:
     """Make one correction and print what it did."""
     from facenet.apps.jobs.galleryfacts import change_facts, change_text
     from facenet.galleries import Gallery

@@ -52,7 +52,10 @@ def enroll(
     with opened(place, detection) as gallery:
         answers = gallery.enroll(person, paths, **enrolling.said())
         notice = notice_of(gallery)
-    rows = [noticed(answer.to_dict(), notice) for answer in answers]
+    rows = [
+        noticed({**answer.to_dict(), "photo": str(path)}, notice)
+        for path, answer in zip(paths, answers, strict=True)
+    ]
     print_json(rows) if output.json else print_rows(rows, COLUMNS)
     refused = [row for row in rows if row["face"] is None]
     for row in refused:

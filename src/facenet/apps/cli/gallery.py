@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facenet.apps.cli.flags import Detection, Output, Recognition, command, flag
-from facenet.apps.cli.outlet import bar, note, print_json, print_rows
+from facenet.apps.cli.outlet import bar, note, print_json, print_rows, tidy
 
 if TYPE_CHECKING:
     from facenet.galleries import Gallery
@@ -19,7 +21,8 @@ app = typer.Typer(
     help="Galleries: people who are enrolled, kept in one file.", no_args_is_help=True
 )
 
-Place = Annotated[Path, typer.Argument(help="The gallery, one file.", metavar="GALLERY")]
+Place = Annotated[str, typer.Argument(help="The gallery, one file.", metavar="GALLERY")]
+"""A text, as a `Path` would make sqlite:/x of the address sqlite:///x."""
 Who = Annotated[str, typer.Argument(help="A person: name, id or external id.", metavar="PERSON")]
 ALLOW = (
     "Reasons that do not count, with commas: several_faces, too_small, blurred, extreme_pose, "
@@ -32,7 +35,20 @@ Where = Annotated[
 ]
 PEOPLE = ("id", "name", "external_id", "faces", "metadata")
 FACES = ("id", "source", "box", "quality", "measures")
-REFUSED = ("photo", "person", "reasons", "why")
+SELECT = (
+    "With several faces in a photo: largest, probability, largest_over_threshold or "
+    "center_weighted_size.  [default: an error]"
+)
+Select = Annotated[str | None, typer.Option(help=SELECT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The model of a new gallery."""
+
+    model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
+    precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
+    flip: bool = flag(False, "Use the mirrored face too: slower, a little better.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,7 @@ class Among:
 
     def asked(self) -> dict[str, Any]:
         """As `Gallery.question` takes them."""
-        where = metadata_of(self.where)
+        where = metadata_of(self.where, "--where")
         return {"where": where, "template": self.template, "once": not self.repeat}
 
     def require_unused(self) -> None:
@@ -59,7 +75,7 @@ class Among:
             )
 
 
-def opened(place: Path, detection: Detection, calibration: str = "auto") -> Gallery:
+def opened(place: str, detection: Detection, calibration: str = "auto") -> Gallery:
     """The gallery of a command, with a recognizer of its own model and these options."""
     from facenet.faces.embed import FLIPPED
     from facenet.galleries import Gallery
@@ -102,14 +118,51 @@ def _require_same(given: Recognition, space: Space) -> None:
         )
 
 
-def metadata_of(pairs: list[str] | None) -> dict[str, str] | None:
-    """NAME=VALUE texts as a mapping; None without any. Raises SettingsError for another form."""
+def metadata_of(pairs: list[str] | None, option: str = "--set") -> dict[str, str] | None:
+    """NAME=VALUE texts as a mapping; None without any.
+
+    Raises SettingsError for another form, and for two values of one name. option: where they were
+    given.
+    """
     from facenet.errors import SettingsError
 
+    told: dict[str, str] = {}
     for pair in pairs or []:
-        if "=" not in pair:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip():
             raise SettingsError(f"Metadata should be given as NAME=VALUE; got {pair:.80}.")
-    return {pair.split("=", 1)[0]: pair.split("=", 1)[1] for pair in pairs} if pairs else None
+        if told.setdefault(name, value) != value:
+            raise SettingsError(
+                f"{option} should give one value for {name:.80}; got {told[name]:.80} and "
+                f"{value:.80}. Give it once."
+            )
+    return told or None
+
+
+def note_unknown(gallery: Gallery, where: Mapping[str, Any] | None) -> None:
+    """A sentence for each name of `where` that nobody's metadata has: a slip, as a rule."""
+    from facenet.apps.jobs.galleryfacts import unknown_names
+
+    for sentence in unknown_names(gallery, where):
+        note(sentence)
+
+
+def plain(value: Any) -> str:
+    """A value for a person at a terminal: a mapping as JSON, nothing for None, yes or no."""
+    if value is None or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return json.dumps(tidy(value), ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return " ".join(map(plain, value))
+    return str(tidy(value))
+
+
+def plain_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Rows for a person at a terminal."""
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
 
 
 def reasons(allow: str) -> list[str]:
@@ -122,20 +175,36 @@ def reasons(allow: str) -> list[str]:
 def create(
     place: Place,
     output: Output,
-    recognition: Recognition,
+    embedding: Embedding,
     keep_crops: Annotated[
         bool, typer.Option("--keep-crops", help="Keep pictures of faces.")
     ] = False,
 ) -> int:
-    """Make an empty gallery. Its model is chosen here, for good."""
+    """Make an empty gallery in a folder that is there.
+
+    Its model is chosen here; `facenet gallery upgrade` changes it.
+    """
     from facenet.galleries import Gallery
 
-    named = {name: getattr(recognition, name) for name in ("model", "precision", "flip")}
-    with Gallery.create(place, keep_crops=keep_crops, **named) as gallery:
+    _require_folder(place)
+    with Gallery.create(place, keep_crops=keep_crops, **asdict(embedding)) as gallery:
         space = gallery.space
-    made = {"gallery": str(place), "model": space.model, "contract": space.contract}
+    made = {"gallery": place, "model": space.model, "contract": space.contract}
     print_json(made) if output.json else print(f"{place}: an empty gallery of {space.model}")
     return 0
+
+
+def _require_folder(place: str) -> None:
+    """Raise GalleryError when a gallery is to be made in a folder that is not there: a slip."""
+    from facenet.errors import GalleryError
+    from facenet.gallery.store import gallery_file
+
+    folder = gallery_file(place).parent
+    if not folder.is_dir():
+        raise GalleryError(
+            f"A gallery should be made in a folder that is there; {str(folder)[:200]} is none. "
+            "Check the spelling, or make the folder first."
+        )
 
 
 @app.command()
@@ -173,19 +242,18 @@ def import_(
     """Enrol many people: a folder each, a CSV list, or an exported gallery.
 
     Run it again after an interruption: what is enrolled is passed over. Exit code 1 when photos
-    were refused.
+    were refused, or a folder holds no picture that can be read.
     """
     from facenet.apps.jobs.enrolling import import_any
 
     with opened(place, detection) as gallery, bar("photos") as done:
-        made = import_any(gallery, source, allow=reasons(allow), report=report, done=done)
-    if output.json:
-        print_json(made.to_dict())
-    else:
-        print(made.text())
-        for row in made.refused:
-            note(f"{row['photo']} was not enrolled as {row['person']}. {row['why']}")
-    return 1 if made.refused else 0
+        made = import_any(
+            gallery, source, allow=reasons(allow), report=report, done=done, stopped=note
+        )
+    print_json(made.to_dict()) if output.json else print(made.text())
+    for sentence in made.notes():
+        note(sentence)
+    return 1 if made.incomplete else 0
 
 
 @app.command("list")
@@ -195,9 +263,11 @@ def list_people(place: Place, output: Output, where: Where = None) -> int:
     from facenet.apps.jobs.galleryfacts import person_rows
     from facenet.galleries import Gallery
 
+    asked = metadata_of(where, "--where")
     with Gallery.open(place) as gallery:
-        rows = person_rows(gallery, metadata_of(where))
-    print_json(rows) if output.json else print_rows(rows, PEOPLE)
+        rows = person_rows(gallery, asked)
+        note_unknown(gallery, None if rows else asked)
+    print_json(rows) if output.json else print_rows(plain_rows(rows), PEOPLE)
     return 0
 
 
@@ -218,9 +288,10 @@ def show(
         facts = person_facts(gallery, who) if who else gallery_facts(gallery)
     if output.json:
         print_json(facts)
-    else:
-        print("\n".join(f"{name}: {value}" for name, value in facts.items() if name != "faces_"))
-        print_rows(facts.get("faces_", []), FACES) if who else None
+        return 0
+    faces = facts.pop("faces_", None)
+    print("\n".join(f"{name}: {plain(value)}".rstrip() for name, value in facts.items()))
+    print_rows(plain_rows(faces or []), FACES) if who else None
     return 0
 
 
@@ -232,14 +303,17 @@ def search(
     output: Output,
     detection: Detection,
     top: Annotated[int, typer.Option(help="People to show.", min=1)] = 5,
+    select: Select = None,
     where: Where = None,
     template: Annotated[
         bool, typer.Option("--template", help="Compare with pooled faces.")
     ] = False,
 ) -> int:
     """Who looks most like the face of a photo, whatever the similarity? No decision is made."""
+    asked = metadata_of(where, "--where")
     with opened(place, detection) as gallery:
-        found = gallery.search(photo, top, where=metadata_of(where), template=template)
+        found = gallery.search(photo, top, select=select, where=asked, template=template)
+        note_unknown(gallery, None if found else asked)
     rows = [candidate.to_dict() for candidate in found]
     columns = ("person", "person_id", "similarity", "face")
     print_json(rows) if output.json else print_rows(rows, columns)

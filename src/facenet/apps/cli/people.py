@@ -17,25 +17,22 @@ from facenet.apps.cli.flags import (
     command,
     flag,
 )
-from facenet.apps.cli.gallery import Among, notice_of, opened
+from facenet.apps.cli.gallery import SELECT, Among, Select, note_unknown, notice_of, opened
 from facenet.apps.cli.outlet import bar, note, noticed, print_csv, print_faces, print_json
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.photos import FaceRows
-    from facenet.gallery.answers import PersonVerification
+    from facenet.gallery.answers import PersonVerification, Question
     from facenet.gallery.compare import Verification
 
-SELECT = (
-    "With several faces in a photo: largest, probability, largest_over_threshold or "
-    "center_weighted_size.  [default: an error]"
-)
-Select = Annotated[str | None, typer.Option(help=SELECT)]
 COLUMNS = (
     *("photo", "box", "detection_score", "person"),
     *("similarity", "threshold", "fmr", "best_candidate", "fpir"),
 )
 GALLERY_COLUMNS = (*COLUMNS, "person_id", "runner_up", "margin", "reason")
+OFTEN = 0.1
+"""Share of strangers who are named from which the user is told, where no rate was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def verify(
     output: Output,
     how: Verifying,
     recognition: Recognition,
-    gallery: Annotated[Path | None, typer.Option(help="Enrolled people, of whom A is one.")] = None,
+    gallery: Annotated[str | None, typer.Option(help="Enrolled people, of whom A is one.")] = None,
 ) -> int:
     """Do two photos show the same person? Exit code 0: yes, 1: no.
 
@@ -91,7 +88,7 @@ def identify(
     recognition: Recognition,
     among: Among,
     gallery: Annotated[
-        Path | None, typer.Option(help="Enrolled people, in place of KNOWN.")
+        str | None, typer.Option(help="Enrolled people, in place of KNOWN.")
     ] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
 ) -> int:
@@ -137,7 +134,7 @@ def compare(photos: Places, output: Output, recognition: Recognition, select: Se
 
 
 def _verify_enrolled(
-    asked: tuple[Path, str, Path], output: Output, how: Verifying, recognition: Recognition
+    asked: tuple[str, str, Path], output: Output, how: Verifying, recognition: Recognition
 ) -> int:
     """Does a photo show an enrolled person? asked: the gallery, the person, the photo."""
     if how.prior is not None:
@@ -155,6 +152,13 @@ def _verify_enrolled(
 
 def _person_sentence(answer: PersonVerification) -> str:
     """The answer about an enrolled person as one would say it."""
+    if answer.reason:
+        said = "is" if answer.match else "is not"
+        verdict = "it is" if answer.match else "it is not"
+        return (
+            f"{verdict} {answer.person}: a user said that this face {said} {answer.person} "
+            f"(similarity {answer.similarity:.3f}, which did not decide)"
+        )
     verdict, sign = ("it is", ">=") if answer.match else ("it is not", "<")
     rate = "unknown" if answer.fmr is None else f"{answer.fmr:.1g}, {answer.fmr_source}"
     return (
@@ -188,7 +192,7 @@ def _among_known(
 
 
 def _among_enrolled(
-    place: Path,
+    place: str,
     photos: list[Path],
     asked: dict[str, Any],
     recognition: Recognition,
@@ -203,8 +207,26 @@ def _among_enrolled(
     found = find_photos(photos)
     with opened(place, recognition, calibration) as gallery, bar("photos") as done:
         question = gallery.question(**asked)
+        if question.among is not None and not question.among:
+            note_unknown(gallery, asked["where"])
+        if all(asked[name] is None for name in ("fmr", "fpir", "threshold")):
+            _note_often(question)
         named = name_enrolled(found, gallery, question, draw=draw, done=done)
         return named, notice_of(gallery)
+
+
+def _note_often(question: Question) -> None:
+    """Say how often a stranger would be named, where that is often and no rate was asked for."""
+    from facenet.gallery.calibrate import identification_rate
+
+    fmr, count = question.threshold.fmr, question.comparisons
+    often = identification_rate(fmr, count) if fmr is not None and count else 0.0
+    if often > OFTEN:
+        note(
+            f"Among {count:,} enrolled faces {often:.0%} of strangers would be named at the "
+            f"default false-match rate of {fmr:.1g}. Ask for a rate over all with --fpir, such as "
+            "--fpir 0.1."
+        )
 
 
 def _sentence(answer: Verification) -> str:

@@ -28,8 +28,8 @@ def audit(
     from facenet.apps.jobs.galleryaudit import audit_gallery, audit_lines
     from facenet.galleries import Gallery
 
-    with Gallery.open(place) as gallery:
-        values = audit_gallery(gallery, str(place), page=html)
+    with Gallery.open(place) as gallery, bar("faces"):
+        values = audit_gallery(gallery, place, page=html)
     print_json(values) if output.json else print(audit_lines(values))
     return 1 if values["findings"] else 0
 
@@ -38,9 +38,10 @@ def audit(
 def verify(place: Place, output: Output) -> int:
     """Check every byte that counts. Exit code 0: sound, 1: damaged."""
     from facenet.apps.jobs.galleryfacts import report_text
+    from facenet.gallery.store import gallery_file
     from facenet.gallery.verifying import verify as check
 
-    report = check(place)
+    report = check(gallery_file(place))
     print_json(report.to_dict()) if output.json else print(report_text(report))
     return 1 if report.problems else 0
 
@@ -55,9 +56,10 @@ def backup(
     """Copy a gallery, also while it is in use; the copy is checked before it gets its name."""
     from facenet.apps.jobs.galleryfacts import report_text
     from facenet.gallery.backup import backup as save
+    from facenet.gallery.store import gallery_file
     from facenet.gallery.verifying import verify as check
 
-    save(place, file, overwrite=overwrite)
+    save(gallery_file(place), file, overwrite=overwrite)
     report = check(file)
     print_json(report.to_dict()) if output.json else print(report_text(report))
     return 0
@@ -76,8 +78,9 @@ def restore(
     """
     from facenet.apps.jobs.galleryfacts import restore_facts, restore_text
     from facenet.gallery.backup import restore as bring_back
+    from facenet.gallery.store import gallery_file
 
-    made = bring_back(file, place, overwrite=overwrite)
+    made = bring_back(file, gallery_file(place), overwrite=overwrite)
     print_json(restore_facts(made)) if output.json else print(restore_text(made))
     return 0
 
@@ -109,6 +112,21 @@ def upgrade(
 
 
 @command
+def drop(
+    place: Place,
+    model: Annotated[str, typer.Argument(help="A model that is not searched, see show.")],
+    output: Output,
+) -> int:
+    """Delete the vectors of a model that is not searched: of an earlier one, or of one given up."""
+    from facenet.apps.jobs.galleryfacts import dropped_facts
+    from facenet.apps.jobs.reembedding import drop_model
+
+    facts = dropped_facts(drop_model(place, model))
+    print_json(facts) if output.json else print(f"{place}: {', '.join(facts['dropped'])} dropped")
+    return 0
+
+
+@command
 def rollback(place: Place, output: Output) -> int:
     """Go back to the model before the last change, in one step."""
     from facenet.galleries import Gallery
@@ -116,10 +134,10 @@ def rollback(place: Place, output: Output) -> int:
 
     with Gallery.open(place) as gallery:
         space = roll_back(gallery.store)
-    now = {"gallery": str(place), "model": space.model, "contract": space.contract}
+    now = {"gallery": place, "model": space.model, "contract": space.contract}
     print_json(now) if output.json else print(f"{place} is of {space.model} again")
     return 0
 
 
-VERBS = (audit, verify, backup, restore, upgrade, rollback)
+VERBS = (audit, verify, backup, restore, upgrade, drop, rollback)
 """The commands of this file, for `facenet gallery`."""

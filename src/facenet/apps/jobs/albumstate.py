@@ -302,7 +302,10 @@ class _Writing:
         self.last = max((int(match[1]) for match in named if match), default=0)
 
     def write(self, crowd: Crowd, fresh: IntArray, labels: IntArray) -> None:
-        """Put new people and faces, and people who came together; one entry of the journal."""
+        """Put new people and faces, and people who came together; one entry of the journal.
+
+        fresh: faces (m,) of the crowd that are new. labels: (n,), of the album's faces, then those.
+        """
         count = len(self.state.block)
         for face, label in zip(self.state.faces, labels[:count].tolist(), strict=True):
             person = self.people[label]

@@ -33,8 +33,8 @@ def score_folder(
     if runs < 1:
         raise SettingsError(f"runs should be 1 or more; got {runs}.")
     card = recognizer.embedder.card
-    table = recognizer.calibration.fmr if recognizer.calibration else card.fmr
-    rules = audit_rules(table)
+    calibration = recognizer.calibration
+    rules = audit_rules(calibration.fmr if calibration else None, card.fmr)
     pictures = class_pictures(folder)
     gathered = gather_pictures(recognizer, pictures, how, done=done)
     used = np.flatnonzero(gathered.views.found)

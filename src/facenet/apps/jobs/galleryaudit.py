@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from facenet.apps.jobs.photos import Done
 from facenet.apps.jobs.reporting import face_jpeg
 from facenet.errors import ImageError, MissingExtraError, SettingsError
 from facenet.files import require_writable, written
@@ -23,6 +24,7 @@ from facenet.galleries import Gallery
 from facenet.gallery.audit import (
     KINDS,
     AuditRules,
+    Decided,
     Finding,
     PersonRows,
     audit,
@@ -53,30 +55,43 @@ CLOSEST = 3
 """Faces of a person that are shown beside a suspected one."""
 
 
-def audit_rules(table: FmrTable | None, lowest: Mapping[str, float] | None = None) -> AuditRules:
-    """The rules for a model with this table of false-match rates.
+def audit_rules(*tables: FmrTable | None, lowest: Mapping[str, float] | None = None) -> AuditRules:
+    """The rules for a model with these tables of false-match rates.
 
-    lowest: measures and the values below which a face is poor. Raises SettingsError without one.
+    tables: the first that reaches a rate counts for it (a calibration on few people reaches only
+    high ones), or else the one that reaches furthest. lowest: measures and the values below which
+    a face is poor. Raises SettingsError without a table.
     """
-    if table is None:
+    known = [table for table in tables if table is not None]
+    if not known:
         raise SettingsError(
             "An audit needs the false-match rates of the model, and this one has none. Measure "
             "them with `facenet calibrate`."
         )
-    levels = [similarity_at(table, max(rate, lowest_fmr(table))) for rate in (SAME, OTHER, DOUBLE)]
-    return AuditRules(levels[0], levels[1], levels[2], dict(lowest or {}))
+    same, other, double = (_level(known, rate) for rate in (SAME, OTHER, DOUBLE))
+    return AuditRules(same, other, double, dict(lowest or {}))
 
 
-def audit_gallery(gallery: Gallery, place: str, *, page: Path | None) -> dict[str, Any]:
+def _level(tables: list[FmrTable], rate: float) -> float:
+    reaching = [table for table in tables if lowest_fmr(table) <= rate]
+    table = reaching[0] if reaching else min(tables, key=lowest_fmr)
+    return similarity_at(table, max(rate, lowest_fmr(table)))
+
+
+def audit_gallery(
+    gallery: Gallery, place: str, *, page: Path | None, done: Done = lambda done, total: None
+) -> dict[str, Any]:
     """Look a gallery through by the rates of its model, and write the page where one is wanted.
 
-    Raises SettingsError when the rates of its model are not known.
+    done: called with faces compared and faces in all. Raises SettingsError when the rates of its
+    model are not known.
     """
     if page:
         require_writable(page)
-    rules = audit_rules(gallery.rates.table, _lowest(gallery.rules))
+    tables = gallery.rates.table, gallery.recognizer.embedder.card.fmr
+    rules = audit_rules(*tables, lowest=_lowest(gallery.rules))
     with gallery.store.read() as view:
-        values = audit_values(view, active_space(view).contract, rules, place)
+        values = audit_values(view, active_space(view).contract, rules, place, done)
         if page:
             write_page(view, values, page)
     return values
@@ -92,9 +107,15 @@ def _lowest(rules: EnrolmentRules) -> dict[str, float]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def audit_values(view: View, contract: str, rules: AuditRules, place: str) -> dict[str, Any]:
+def audit_values(
+    view: View,
+    contract: str,
+    rules: AuditRules,
+    place: str,
+    done: Done = lambda done, total: None,
+) -> dict[str, Any]:
     """Everything found, as plain values: counts by kind, and each finding with its fixes."""
-    findings = audit(view, contract, rules)
+    findings = audit(view, contract, rules, done)
     rows = [_described(view, finding, place) for finding in findings]
     return {
         "gallery": place,
@@ -162,7 +183,7 @@ def score_audit(
     steps = rng.integers(1, max(len(names), 2), len(chosen))
     labels[chosen] = (labels[chosen] + steps) % len(names)
     wrong = replace(block, people=tuple(names[labels].tolist()))
-    findings = wrong_labels(PersonRows.of(wrong), rules, set())
+    findings = wrong_labels(PersonRows.of(wrong), rules, Decided())
     put = set(block.ids[chosen].tolist())
     return {
         "seed": seed,
@@ -197,7 +218,7 @@ def _described(view: View, finding: Finding, place: str) -> dict[str, Any]:
         **finding.to_dict(),
         "names": names,
         "text": _sentence(finding, names),
-        "fixes": fixes(finding, place, known),
+        "fixes": fixes(finding, place),
     }
 
 

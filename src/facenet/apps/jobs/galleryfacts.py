@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +13,13 @@ from facenet.galleries import Gallery
 from facenet.gallery.backup import RestoreReport
 from facenet.gallery.corrections import Change
 from facenet.gallery.records import EnrolledFace, Entry, Person, Ruling, Space
+from facenet.gallery.store import View
 from facenet.gallery.verifying import VerifyReport
+
+PAGE = 10_000
+"""Faces that are read at once to count those of everybody."""
+FEW = 20
+"""People whose faces are counted one by one; names of metadata that a message lists."""
 
 
 def gallery_facts(gallery: Gallery) -> dict[str, Any]:
@@ -47,10 +56,33 @@ def person_rows(gallery: Gallery, where: dict[str, str] | None) -> list[dict[str
     """People with these metadata, each with the number of their faces."""
     people = gallery.people(where)
     with gallery.store.read() as view:
-        counts = [view.count(EnrolledFace, person=person.id) for person in people]
+        if len(people) > FEW:
+            counts = Counter(_owners(view))
+        else:
+            counts = Counter({p.id: view.count(EnrolledFace, person=p.id) for p in people})
+    return [{**asdict(person), "faces": counts[person.id]} for person in people]
+
+
+def unknown_names(gallery: Gallery, where: Mapping[str, Any] | None) -> list[str]:
+    """A sentence for each name that the metadata of nobody in the gallery has."""
+    if not where:
+        return []
+    names = {name for person in gallery.people() for name in person.metadata}
+    shown = ", ".join(sorted(names)[:FEW])
+    step = f"There is {shown:.400}." if names else "Nobody has any; --set of enroll gives some."
     return [
-        {**asdict(person), "faces": count} for person, count in zip(people, counts, strict=True)
+        f"Nobody in this gallery has metadata of the name {name:.80}. {step}"
+        for name in where
+        if name not in names
     ]
+
+
+def _owners(view: View) -> Iterator[str]:
+    """The person of every face, read in pages."""
+    after = 0
+    while page := view.find(EnrolledFace, after=after, limit=PAGE):
+        yield from (face.person for face in page)
+        after = page[-1].id
 
 
 def change_facts(change: Change) -> dict[str, Any]:
@@ -64,7 +96,11 @@ def change_text(change: Change) -> str:
         return f"{change.action}: there was nothing to change"
     who = f"; {change.person.name} ({change.person.id})" if change.person else ""
     faces = f", {change.faces:,} faces" if change.faces else ""
-    gone = change.action == "delete"
+    if change.action == "undo enrol" and change.faces:
+        return f"{change.action}{who}; {change.faces:,} faces are gone for good"
+    if change.action.startswith("undo"):
+        return f"{change.action}{faces}{who}"
+    gone = change.action.startswith("delete")
     back = "; gone for good" if gone else f"; take it back with `undo --entry {change.entry}`"
     return f"{change.action}{faces}{who}{back}"
 
@@ -107,3 +143,8 @@ def restore_text(made: RestoreReport) -> str:
             "What was deleted since the backup could not be read from the old file: delete it again"
         )
     return "\n".join(lines)
+
+
+def dropped_facts(spaces: Iterable[Space]) -> dict[str, Any]:
+    """Which models were dropped."""
+    return {"dropped": [f"{space.model} ({space.state})" for space in spaces]}

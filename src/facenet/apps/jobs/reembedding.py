@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.photos import Done
-from facenet.errors import ImageError
+from facenet.errors import InputError
 from facenet.faces.boxes import overlap
 from facenet.galleries import Gallery
-from facenet.gallery.records import Crop, EnrolledFace
+from facenet.gallery.records import Crop, EnrolledFace, Space
+from facenet.gallery.snapshot import drop_snapshots
 from facenet.gallery.store import Store
-from facenet.gallery.upgrade import Filled, begin, fill, switch
+from facenet.gallery.upgrade import Embed, Filled, begin, drop, fill, missing, switch
 from facenet.images import load_image
 from facenet.recognizer import Recognizer
 from facenet.types import Faces, FloatArray
 
+ROUNDS = 100
+"""Times that faces are looked for which were enrolled meanwhile."""
 SAME_PLACE = 0.5
 """Overlap (intersection over union) from which a face found again is the enrolled one."""
 
@@ -52,7 +55,7 @@ class Upgraded:
 
 
 def upgrade_gallery(
-    place: Path, model: str, *, options: Mapping[str, Any], leave: bool, done: Done
+    place: str | Path, model: str, *, options: Mapping[str, Any], leave: bool, done: Done
 ) -> Upgraded:
     """Give a gallery another model: fill its space, then switch to it when all faces are there.
 
@@ -70,11 +73,38 @@ def upgrade_gallery(
             embedder.precision,
         )
         embed = Reembedder(gallery.store, recognizer)
-        filled: Filled = fill(gallery.store, space.contract, embed, done)
-        switched = leave or not filled.problems
-        if switched:
+        filled = _fill_all(gallery.store, space.contract, embed, done)
+        active = space.state == "active"
+        switched = active or leave or not filled.problems
+        if switched and not active:
             switch(gallery.store, space.contract, leave=leave)
     return Upgraded(space.model, switched, filled.embedded, filled.already, filled.problems)
+
+
+def drop_model(place: str | Path, model: str) -> list[Space]:
+    """Delete the vectors of a model that is not searched, and every copy of them on the disk.
+
+    Raises InputError when there is none.
+    """
+    with Gallery.open(place) as gallery:
+        dropped = drop(gallery.store, model)
+        drop_snapshots(Path(gallery.store.place))
+    return dropped
+
+
+def _fill_all(store: Store, contract: str, embed: Embed, done: Done) -> Filled:
+    """Fill a space until only faces are missing that cannot be embedded: others are enrolled
+    meanwhile, and are not to be left behind."""
+    filled = fill(store, contract, embed, done)
+    for _ in range(ROUNDS):
+        with store.read() as view:
+            late = {face.id for face in missing(view, contract)} - filled.problems.keys()
+        if not late:
+            break
+        again = fill(store, contract, embed, done)
+        total = filled.embedded + again.embedded
+        filled = Filled(contract, total, filled.already, again.problems)
+    return filled
 
 
 class Reembedder:
@@ -93,7 +123,7 @@ class Reembedder:
             return data
         try:
             found: Faces = self._recognizer.faces(load_image(data))
-        except ImageError as error:
+        except InputError as error:
             return f"Face {face.id}: {error}"
         row = _nearest(found, None if whole else face.box)
         if row is None or found.embedding is None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +26,7 @@ import numpy as np
 from facenet.apps.jobs import bruteforce, generated
 from facenet.errors import InputError, SettingsError
 from facenet.gallery.index import Index
+from facenet.gallery.nearest import LEAST, Approximation, Recall
 from facenet.gallery.snapshot import snapshot_path
 from facenet.gallery.store import Store, open_store
 from facenet.models.home import cpu_name, cpu_threads
@@ -37,13 +38,16 @@ PEERS = {"faiss": "faiss-cpu"}
 """What a search can be measured against, with the package that holds it."""
 TOP = 5
 WARM = 3
+CHECKED_ALONE = 1000
+"""Queries at most that approximate search is checked with."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchBench:
     """What is measured. rows, dimension: of the generated gallery. queries: at once. rounds: runs;
     the median counts. check: queries whose answers are compared with fp32. against: "faiss" or
-    "none". seed: of everything drawn."""
+    "none". seed: of everything drawn. approximate: measure approximate search too, against the
+    exact one. force: even for fewer rows than it is offered for."""
 
     rows: int = 1_000_000
     dimension: int = 512
@@ -52,6 +56,8 @@ class SearchBench:
     check: int = 10_000
     against: str = "faiss"
     seed: int = 0
+    approximate: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         low = {"rows": 100, "dimension": 1, "queries": 1, "rounds": 1, "check": 0}
@@ -62,6 +68,13 @@ class SearchBench:
             raise SettingsError(
                 f"against should be {', '.join(PEERS)} or none; got {self.against:.40}."
             )
+        if self.approximate:
+            self.approximation.require_enough(self.rows)
+
+    @property
+    def approximation(self) -> Approximation:
+        """How approximate search is made."""
+        return Approximation(least=0 if self.force else LEAST, seed=self.seed)
 
 
 def measure_search(
@@ -100,8 +113,30 @@ def _measured(place: Path, store: Store, settings: SearchBench) -> dict[str, Any
         right, ties = _recall(place, store, settings)
         results.append(_single(f"{name}/recall", f"share of {settings.check} queries", right))
         results.append(_single(f"{name}/recall_with_ties", "queries with equal answers", ties))
+    if settings.approximate:
+        results += _approximate(f"{name}/approximate", _child("approximate", place, settings), ours)
     notes = [peer["missing"]] if "missing" in peer else []
     return {"results": results, "machine": _machine(), "notes": notes}
+
+
+def _approximate(
+    name: str, found: Mapping[str, Any], exact: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Results of approximate search; its peer is the exact one."""
+    recall = Recall(**found["recall"])
+    rows = [
+        _timed(f"{name}/1query", found["1query"], "exact", exact["1query"]),
+        _timed(f"{name}/batch", found["batch"], "exact", exact["batch"]),
+        _single(f"{name}/memory", "GB", found["memory"], "exact", exact["memory"]),
+        _single(f"{name}/open_from_snapshot", "s", found["open"], "exact", exact["open"]),
+        _single(f"{name}/cells_looked_at", f"of {recall.cells}", recall.probed),
+        _single(f"{name}/recall@1", f"share of {recall.queries} changed faces", recall.at_1),
+        _single(f"{name}/recall@5", f"share of {recall.queries} changed faces", recall.at_5),
+    ]
+    if found["checked"]:
+        for at, share in zip(("recall@1", "recall@5"), found["checked"], strict=True):
+            rows.append(_single(f"{name}/{at}_of_check", "share of the check's queries", share))
+    return rows
 
 
 def child(what: str, place: str, options: str) -> None:
@@ -110,6 +145,7 @@ def child(what: str, place: str, options: str) -> None:
     parts: Mapping[str, Callable[[Path, SearchBench], dict[str, Any]]] = {
         "rebuild": _measure_opening,
         "search": _measure_index,
+        "approximate": _measure_approximate,
         "faiss": _measure_faiss,
     }
     print(json.dumps(parts[what](Path(place), settings)))
@@ -160,6 +196,48 @@ def _measure_index(place: Path, settings: SearchBench) -> dict[str, Any]:
             "memory": _memory(),
             "throughput": one_by_one / float(np.median(clocks["batch"])),
         }
+
+
+def _measure_approximate(place: Path, settings: SearchBench) -> dict[str, Any]:
+    """The same of approximate search, with the recall that it was made with and that of a check
+    with other queries: faces of people here, strangers, and copies."""
+    _forget_pages(_snapshot(place))
+    with _opened(place) as store:
+        start = perf_counter()
+        index = Index(
+            store, generated.CONTRACT, snapshot=_snapshot(place), threads=cpu_threads(),
+            approximate=settings.approximation,
+        )  # fmt: skip
+        index.refresh()
+        opened = perf_counter() - start
+        queries = draw_queries(store, settings, max(settings.queries, settings.rounds))
+        clocks = _clocks(lambda rows: index.search(rows, TOP), queries, settings)
+        found = {**clocks, "open": opened, "memory": _memory(), "recall": asdict(_known(index))}
+        checked = _shares(store, place, index, settings) if settings.check else None
+    return {**found, "checked": checked}
+
+
+def _known(index: Index) -> Recall:
+    recall = index.recall
+    if recall is None:
+        raise InputError("The index should be approximate; it is exact. Report this as a fault.")
+    return recall
+
+
+def _shares(store: Store, place: Path, index: Index, settings: SearchBench) -> tuple[float, float]:
+    """Of the first answers of exact search, and of the first five, what an index finds.
+
+    Queries are asked one by one: together they may be searched exactly.
+    """
+    exact = Index(store, generated.CONTRACT, snapshot=_snapshot(place), threads=cpu_threads())
+    queries = draw_queries(store, settings, min(settings.check, CHECKED_ALONE))
+    first = five = wanted = 0
+    for row, right in zip(queries, exact.search(queries, TOP), strict=True):
+        hits = index.search(row[None], TOP)[0]
+        first += hits[:1] == right[:1]
+        five += len(set(hits) & set(right))
+        wanted += len(right)
+    return first / len(queries), five / wanted
 
 
 def _measure_faiss(place: Path, settings: SearchBench) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Bounds:
     apart: dict[int, set[int]] = field(default_factory=dict)
 
     def allowed(self, cluster: int, others: IntArray) -> NDArray[np.bool_]:
-        """Whether a cluster may be united with each of others: bool (k,) for (k,)."""
+        """Whether a cluster may be united with each of others: bool (m,) for (m,)."""
         free = np.ones(len(others), np.bool_)
         if self.fixed[cluster]:
             free &= ~self.fixed[others]

@@ -155,7 +155,7 @@ class _Edges:
         )
 
     def cut(self, count: int, most: int, marks: NDArray[np.bool_]) -> _Edges:
-        """Those that are among the `most` best of either end; rows that lost one are marked.
+        """Those that are among the `most` best of either end; rows that lost one are marked (n,).
 
         What is not among the best of some pairs is not among those of more, so cutting on the way
         ends in the same edges as cutting once.

@@ -60,6 +60,7 @@ def test_generated_people_are_found_and_what_it_took_is_printed():
     found = ran.json
     assert (found["rows"], found["dimension"], found["capped"]) == (1500, 64, found["capped"])
     assert found["bcubed"]["f"] > 0.95
+    assert found["processor_seconds"] > 0
     assert found["peak_mb"] >= found["peak_mb_before"] > 10
     text = run("bench", "cluster", "--rows", "300", "--dimension", "64", "--method", "dbscan").out
     assert text.startswith("300 x 64 faces of ")
