@@ -121,8 +121,8 @@ class Program:
         weights = np.array([weight for weight, _ in OPERATIONS.values()], float)
         with self.store.read() as view:
             if view.count(Person) > CROWD:
-                weights[names.index("delete")] *= 5
-            if view.count(Person) < 4:
+                weights[names.index("delete")] *= 3
+            if view.count(Person) < 4 or view.count(EnrolledFace) < 4:
                 weights[:] = [name == "import" for name in names]
         name = str(self.random.choice(names, p=weights / weights.sum()))
         self.voice.say({"doing": name})

@@ -12,7 +12,6 @@ can be taken back with `undo` unless it was a deletion.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from facenet.errors import ContractError, ImageError, StorageError
+from facenet.errors import ImageError, StorageError
 from facenet.faces.embed import FLIPPED
 from facenet.gallery import decide
 from facenet.gallery.answers import (
@@ -40,14 +39,14 @@ from facenet.gallery.register import Register
 from facenet.gallery.snapshot import snapshot_path
 from facenet.gallery.store import Store, open_store
 from facenet.images import is_many, load_with_digest
-from facenet.models.calibration import Calibration, calibration_from_dict
+from facenet.models.calibration import Calibration
 from facenet.models.home import cpu_threads
 from facenet.recognizer import Recognizer
 from facenet.sightings import look, require_fit, space_named, space_of
 from facenet.types import Face, Faces
 
-KEEP_CROPS, CALIBRATION = "keep_crops", "calibration"
-"""Names of settings: "1" where pictures of faces are kept; rates and probabilities as JSON."""
+KEEP_CROPS = "keep_crops"
+"""Name of a setting: "1" where pictures of faces are kept."""
 AT_ONCE = 64
 """Photos of a person that are enrolled in one draft."""
 SNAPSHOT_FROM = 20_000
@@ -199,26 +198,9 @@ class Gallery(Register):
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration that is kept in the gallery, else the recognizer's, or None."""
-        kept = self._setting(CALIBRATION)
-        if kept:
-            return calibration_from_dict(json.loads(kept), origin="the gallery's calibration")
-        return self.recognizer.calibration
-
-    def keep_calibration(self, calibration: Calibration | None) -> None:
-        """Keep a calibration in the gallery: its rates then decide wherever the file goes. None
-        removes it. Raises ContractError for one of another model."""
-        space = self.space
-        if calibration is not None and calibration.contract != space.contract:
-            raise ContractError(
-                f"The calibration should be of {space.contract}; it is of "
-                f"{calibration.contract:.200}. Calibrate with the gallery's model."
-            )
-        with self.store.write() as draft:
-            if calibration is None:
-                draft.delete(Setting, CALIBRATION)
-            else:
-                draft.put(Setting(CALIBRATION, json.dumps(calibration.to_dict())))
+        """The calibration that the recognizer was told to use (None for "card"), else the one of
+        its model that is kept in the gallery, else the recognizer's own, or None."""
+        return self._calibration(self.recognizer)
 
     # ---- enrolment and decisions
 
@@ -267,7 +249,8 @@ class Gallery(Register):
     def judging(self, allow: Sequence[str] = ()) -> Enrolment:
         """How photos are judged here. Raises SettingsError for a reason that cannot be allowed."""
         codes = (allow,) if isinstance(allow, str) else tuple(allow)
-        return Enrolment(self.rules, codes, self.rates.table)
+        rates = self.rates
+        return Enrolment(self.rules, codes, rates.table, rates.card.fmr)
 
     def question(
         self,
@@ -280,16 +263,20 @@ class Gallery(Register):
         template: bool = False,
     ) -> Question:
         """How faces are to be identified, for `answer`; arguments and errors as in `identify`."""
-        self.rates.search(1, fmr=fmr, fpir=fpir, threshold=threshold)  # refused before the work
+        rates = self.rates
+        rates.search(1, fmr=fmr, fpir=fpir, threshold=threshold)  # refused before the work
         among = self._among(where)
         count = self._comparisons(among, template)
-        level = self.rates.search(count, fmr=fmr, fpir=fpir, threshold=threshold)
-        return Question(level, count, once, among, template)
+        level = rates.search(count, fmr=fmr, fpir=fpir, threshold=threshold)
+        return Question(level, count, once, among, template, rates.contract)
 
     def answer(
         self, faces: Faces, question: Question, *, photo: str = ""
     ) -> list[GalleryIdentification]:
-        """Decide about the embedded faces of one photo; photo: its digest (`Sighting.photo`)."""
+        """Decide about the embedded faces of one photo; photo: its digest (`Sighting.photo`).
+
+        Raises ContractError when the gallery's model changed since the question was made.
+        """
         index = self.index
         with self.store.read() as view:
             return decide.identify_faces(view, index, faces, question, photo=photo)
@@ -315,11 +302,12 @@ class Gallery(Register):
         lists. Raises ImageError for a photo that cannot be read, SettingsError for a rate that the
         model's table does not reach.
         """
+        seen = self.look(photos)  # by the model of now, as the question
         asked = self.question(
             fmr=fmr, fpir=fpir, threshold=threshold, once=once, where=where, template=template
         )
         answers = []
-        for sighting in self.look(photos):
+        for sighting in seen:
             if sighting.problem:
                 raise ImageError(sighting.problem)
             answers.append(self.answer(sighting.faces, asked, photo=sighting.photo))
@@ -343,9 +331,12 @@ class Gallery(Register):
         """
         who = self.person(person)
         count = self._comparisons(frozenset([who.id]), template)
-        level = self.rates.person(count, fmr=fmr, threshold=threshold)
+        rates = self.rates
+        level = rates.person(count, fmr=fmr, threshold=threshold)
         face, digest = self._one_face(photo, select)
-        index, asked = self.index, Question(level, max(count, 1), template=template)
+        contract = rates.contract
+        asked = Question(level, max(count, 1), template=template, contract=contract)
+        index = self.index
         with self.store.read() as view:
             return decide.verify_person(view, index, face, who, asked, photo=digest)
 
@@ -373,21 +364,25 @@ class Gallery(Register):
     @property
     def rates(self) -> Rates:
         """What is known of the errors of the gallery's model."""
-        embedder = self.recognizer.embedder
-        return Rates(embedder.card, embedder.contract, self.calibration)
+        recognizer = self.recognizer
+        embedder = recognizer.embedder
+        return Rates(embedder.card, embedder.contract, self._calibration(recognizer))
+
+    def _calibration(self, recognizer: Recognizer) -> Calibration | None:
+        chosen = recognizer.rates_chosen
+        kept = None if chosen else self.kept_calibration(recognizer.embedder.contract)
+        return kept or recognizer.calibration
 
     def _among(self, where: Mapping[str, Any] | None) -> frozenset[str] | None:
         return None if where is None else frozenset(person.id for person in self.people(where))
 
     def _comparisons(self, among: frozenset[str] | None, template: bool) -> int:
         """Vectors that a face is compared with: faces, or people who have one."""
-        if among is None:
-            index = self.index
-            index.refresh()
-            return index.people if template else len(index)
-        with self.store.read() as view:
-            counts = [view.count(EnrolledFace, person=person) for person in among]
-        return sum(count > 0 for count in counts) if template else sum(counts)
+        index = self.index
+        if among is not None:
+            return index.count(among, template=template)
+        index.refresh()
+        return index.people if template else len(index)
 
     def _one_face(self, photo: Any, select: str | None) -> tuple[Face, str]:
         pixels, digest = load_with_digest(photo)

@@ -70,10 +70,10 @@ class Recognizer:
     false-match rates count: "auto" (those of `facenet calibrate` where they were measured, else
     the card's), "card", or a file.
 
-    The attribute `detection` says which detector with which options it is, "" for `from_parts`;
-    `cards` are those of the embedder and of a detector known by name."""
+    `detection` says which detector with which options it is, "" for `from_parts`; `cards` are of the
+    embedder and of a detector known by name; `rates_chosen`: a calibration or "card" was given."""
 
-    detection: str
+    detection: str = ""
     cards: tuple[ModelCard, ...]
 
     def __init__(
@@ -90,10 +90,13 @@ class Recognizer:
     ) -> None:
         self._settings = EngineSettings(engine=engine, device=device, precision=precision)
         card = find_card(detector, kind="detector")
-        self.cards = (find_card(model, kind="embedder"), card)
+        self.cards, self.rates_chosen = (
+            (find_card(model, kind="embedder"), card),
+            calibration != "auto",
+        )
         self._flip, self._detection, self._calibration = flip, detection, calibration
-        options = asdict(detector_settings(card, detection))
-        self.detection = f"{card.contract} {json.dumps(options, sort_keys=True)}"
+        options = json.dumps(asdict(detector_settings(card, detection)), sort_keys=True)
+        self.detection = f"{card.contract} {options}"
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -113,7 +116,7 @@ class Recognizer:
     ) -> Recognizer:
         """A recognizer of parts that are already there: other detectors, fakes in tests."""
         recognizer = cls.__new__(cls)
-        recognizer.cards, recognizer.detection = (embedder.card,), ""
+        recognizer.cards, recognizer.rates_chosen = (embedder.card,), calibration is not None
         recognizer.__dict__.update(detector=detector, embedder=embedder, calibration=calibration)
         return recognizer
 
@@ -183,18 +186,26 @@ class Recognizer:
             return found.embedding
         return [faces.embedding for faces in found]
 
-    def face(self, source: Any, *, select: str | None = None, color: str = "rgb") -> Face:
+    def face(
+        self,
+        source: Any,
+        *,
+        select: str | None = None,
+        color: str = "rgb",
+        name: str | None = None,
+    ) -> Face:
         """The one face of a photo, embedded.
 
         select: how to choose when there are several ("largest", "probability",
         "largest_over_threshold", "center_weighted_size"); None expects exactly one.
+        name: of the photo in messages, by default its path.
         Raises NoFaceError, SeveralFacesError.
         """
         image = load_image(source, color=color)
         found = self.detector.detect([image])[0]
         if select:
             found = select_faces(found, select, (image.shape[1], image.shape[0]))
-        name = _name(source)
+        name = name or _name(source)
         if len(found) == 0:
             raise NoFaceError(
                 f"No face was found in {name}; one is needed. Use a photo in which the face is "

@@ -6,7 +6,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from facenet.errors import ContractError, FacenetError, ImageError, InputError, SettingsError
 from facenet.faces.embed import FLIPPED
@@ -18,6 +20,9 @@ from facenet.models.catalog import DEFAULT_EMBEDDER, find_card
 from facenet.models.engine import PRECISIONS
 from facenet.recognizer import GROUP, Recognizer
 from facenet.types import Faces, ImageArray
+
+FILE = "file://"
+"""Begins the place of a photo whose path is no Unicode text."""
 
 
 def look(recognizer: Recognizer, photos: Any, *, crops: bool = False) -> Iterator[Sighting]:
@@ -32,10 +37,24 @@ def look(recognizer: Recognizer, photos: Any, *, crops: bool = False) -> Iterato
 
 
 def whereabouts(photo: Any) -> str:
-    """Where a photo lies, as an absolute path; "" for what is no path."""
+    """Where a photo lies, as an absolute path; "" for what is no path.
+
+    A path that is no Unicode text becomes a file:// address, which `file_at` turns back.
+    """
     if not isinstance(photo, str | os.PathLike):
         return ""
-    return os.fsencode(os.path.abspath(photo)).decode("utf-8", "backslashreplace")
+    raw = os.fsencode(os.path.abspath(photo))
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return FILE + quote(raw)
+
+
+def file_at(source: str) -> Path:
+    """The file that `whereabouts` wrote down."""
+    if source.startswith(FILE):
+        return Path(os.fsdecode(unquote_to_bytes(source.removeprefix(FILE))))
+    return Path(source)
 
 
 def space_of(recognizer: Recognizer) -> Space:

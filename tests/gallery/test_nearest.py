@@ -59,10 +59,12 @@ def test_it_finds_what_it_says_in_a_part_of_the_cells():
     index = Index(store, CONTRACT, approximate=FORCED, threads=2)
     assert index.recall is None
     queries = near(rows, 300)
-    found, wanted = one_by_one(index, queries), brute_force(store, queries, 5)
+    exact = Index(store, CONTRACT)
+    found, wanted = one_by_one(index, queries), exact.search(queries, 5)
+    assert wanted[:9] == brute_force(store, queries[:9], 5)
     recall = index.recall
     assert (recall.cells, recall.queries) == (109, 2000)
-    assert 0.999 <= recall.at_1
+    assert recall.at_1 >= 0.999
     assert 0.9 < recall.at_5 < 1
     assert recall.probed < 55
     first, five = shares(found, wanted)
@@ -74,8 +76,7 @@ def test_it_finds_what_it_says_in_a_part_of_the_cells():
             (hit.similarity for hit in mine), reverse=True
         )
         assert all(a.similarity <= b.similarity for a, b in zip(mine, right, strict=True))
-    exact = Index(store, CONTRACT).bytes_held
-    assert index.bytes_held == exact + 109 * (32 + 4 + 8) + 8
+    assert index.bytes_held == exact.bytes_held + 109 * (32 + 4 + 8) + 8
     assert index.search(queries, 5) == wanted  # together they cost more than all cells
 
 
@@ -84,12 +85,11 @@ def test_a_face_that_is_found_has_its_exact_similarity():
     store = enrolled(rows, names)
     index = Index(store, CONTRACT, approximate=Approximation(least=1, recall=0.5))
     queries = near(rows, 40)
-    place = {name: [i for i, other in enumerate(names) if other == name] for name in set(names)}
     for query, hits in zip(queries, one_by_one(index, queries, 3), strict=True):
         for hit in hits:
             value = np.sum(query.astype(np.float64) * rows[hit.face - 1].astype(np.float64))
             assert hit.similarity == float(np.float32(value))
-            assert hit.face - 1 in place[hit.person]
+            assert names[hit.face - 1] == hit.person
     assert 0.5 <= index.recall.at_1 < 0.9
     low = index.recall.probed
     strict = Index(store, CONTRACT, approximate=FORCED)
@@ -126,8 +126,8 @@ def test_the_recall_is_that_of_loops_over_cells():
         hits[row] = [home[int(key)] in order for key in right[row]]
     assert cells.recall.at_1 == pytest.approx(hits[:, 0].mean(), abs=0.011)
     assert cells.recall.at_5 == pytest.approx(hits.mean(), abs=0.011)
-    assert 0.9 <= cells.recall.at_1
-    assert np.median(np.sum(rows[np.array([int(key) for key in right[:, 0]]) - 1] * asked, 1)) > 0.6
+    assert cells.recall.at_1 >= 0.9
+    assert 0.6 < np.median(np.sum(rows[right[:, 0] - 1] * asked, axis=1)) < 0.8
 
 
 def test_all_cells_are_exact_search():
@@ -135,7 +135,7 @@ def test_all_cells_are_exact_search():
     store = enrolled(rows, names)
     every = Approximation(least=1, cells=1)
     index = Index(store, CONTRACT, approximate=every)
-    queries = near(rows, 60)
+    queries = near(rows, 25)
     assert one_by_one(index, queries) == brute_force(store, queries, 5)
     assert index.recall == Recall(1.0, 1.0, 1, 1, 2000)
     few = Index(store, CONTRACT, approximate=FORCED)
@@ -176,7 +176,7 @@ def test_what_changed_is_seen_at_once_and_cells_are_made_anew_after_a_tenth():
     index.refresh()
     assert index.recall is not before
     queries = near(rows, 200)
-    first, _ = shares(one_by_one(index, queries), brute_force(store, queries, 5))
+    first, _ = shares(one_by_one(index, queries), Index(store, CONTRACT).search(queries, 5))
     assert first >= 0.985
     assert len(index) == 5000 - 400 - 61 + 300
 

@@ -236,6 +236,16 @@ def test_a_half_copied_file_is_told(place, part):
         SqliteStore(place)
 
 
+def test_an_error_of_sqlite_that_is_no_text_is_damage(place):
+    """SQLite quotes the damaged bytes, and Python cannot read its words."""
+    make(place)
+    place.write_bytes(
+        place.read_bytes().replace(b"CREATE TABLE person", b"CREATE T\xcbBLE pers\xffn")
+    )
+    with pytest.raises(DamagedGalleryError, match="facenet gallery restore"):
+        SqliteStore(place)
+
+
 def test_a_newer_schema_is_refused(place):
     make(place, migrations=(*MIGRATIONS, SECOND))
     data = place.read_bytes()

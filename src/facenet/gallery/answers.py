@@ -19,13 +19,16 @@ CONFIRMED = "confirmed_by_user"
 class Question:
     """How faces are to be identified. threshold: see `Threshold`. comparisons: vectors that each
     face is compared with. once: a person at most once per photo. among: ids of the only people
-    that count, None for all. template: compare with each person's pooled vector."""
+    that count, None for all. template: compare with each person's pooled vector. contract: of
+    the model whose rates the threshold is of, None where it is of none; an answer by another is
+    refused."""
 
     threshold: Threshold
     comparisons: int
     once: bool = True
     among: frozenset[str] | None = None
     template: bool = False
+    contract: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

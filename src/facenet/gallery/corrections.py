@@ -24,7 +24,9 @@ from typing import Any
 from facenet.errors import InputError
 from facenet.gallery.journal import Recorder, aparts_of, scrub, undo_entry, write_entry
 from facenet.gallery.people import (
+    composed,
     new_person,
+    plain_metadata,
     require_face,
     require_faces,
     require_obeyed,
@@ -38,12 +40,14 @@ from facenet.gallery.store import Draft, Store
 class Change:
     """What a correction did. action: its name. entry: number in the journal, None when there was
     nothing to change. person: the person it ended with, as now enrolled; None when gone. faces:
-    how many faces are with somebody else now, or gone."""
+    how many faces are with somebody else now, or gone. gone: how many are gone for good, because
+    they were deleted or their enrolment was taken back."""
 
     action: str
     entry: int | None
     person: Person | None
     faces: int = 0
+    gone: int = 0
 
 
 def rename(store: Store, who: str, name: str) -> Change:
@@ -53,16 +57,17 @@ def rename(store: Store, who: str, name: str) -> Change:
     """
     with store.write() as draft:
         recorder = Recorder(draft)
-        person = replace(resolve(draft, who), name=name, automatic=False)
+        person = replace(resolve(draft, who), name=composed(name), automatic=False)
         recorder.put(person)
         return _change(recorder, "rename", person)
 
 
 def describe(store: Store, who: str, metadata: Mapping[str, Any]) -> Change:
     """Give a person other metadata, in place of what was there. Errors as in `rename`."""
+    told = plain_metadata(metadata)
     with store.write() as draft:
         recorder = Recorder(draft)
-        person = replace(resolve(draft, who), metadata=dict(metadata))
+        person = replace(resolve(draft, who), metadata=told)
         recorder.put(person)
         return _change(recorder, "describe", person)
 
@@ -78,6 +83,7 @@ def merge(store: Store, into: str, others: Iterable[str]) -> Change:
     with store.write() as draft:
         recorder = Recorder(draft)
         target = resolve(draft, into)
+        recorder.about.add(target.id)
         gone = _each([resolve(draft, other) for other in others], target)
         everybody = [target, *gone]
         _require_not_apart(draft, everybody)
@@ -209,7 +215,7 @@ def delete_faces(store: Store, faces: int | Iterable[int]) -> Change:
         left = [owner for owner in owners if draft.get(Person, owner)]
         entry = write_entry(draft, "delete_faces", left)
         person = draft.get(Person, left[0]) if len(left) == 1 else None
-        return Change("delete_faces", entry.id, person, len(enrolled))
+        return Change("delete_faces", entry.id, person, len(enrolled), len(enrolled))
 
 
 def delete_person(store: Store, who: str) -> Change:
@@ -223,18 +229,34 @@ def delete_person(store: Store, who: str) -> Change:
         scrub(draft, people=[person.id], faces=faces)
         draft.delete(Person, person.id)
         entry = write_entry(draft, "delete", ())
-        return Change("delete", entry.id, None, len(faces))
+        return Change("delete", entry.id, None, len(faces), len(faces))
 
 
 def undo(store: Store, entry: int | None = None) -> Change:
     """Take back the latest entry of the journal that was not taken back, or the one of a number.
 
+    Faces whose enrolment is taken back are gone for good, as are people whom it made; `Change.gone`
+    counts the faces. There is no way to take back what was taken back.
     Raises InputError when it cannot be: it deleted something, or something later depends on it.
     """
     with store.write() as draft:
+        there = draft.count(EnrolledFace)
         undone = undo_entry(draft, entry)
+        gone = there - draft.count(EnrolledFace)
         people = [person for one in undone.people if (person := draft.get(Person, one))]
-        return Change(f"undo {undone.action}", undone.id, people[0] if people else None)
+        person = people[0] if people else None
+        return Change(f"undo {undone.action}", undone.id, person, gone, gone)
+
+
+def add(store: Store, person: Person) -> Change:
+    """Put a new person without a face, also where somebody has the name already.
+
+    Raises InputError for an external id that is somebody else's.
+    """
+    with store.write() as draft:
+        recorder = Recorder(draft)
+        recorder.put(person)
+        return _change(recorder, "add", person)
 
 
 def _change(recorder: Recorder, action: str, person: Person | None, faces: int = 0) -> Change:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from facenet.errors import DamagedGalleryError, InputError
+from facenet.errors import ContractError, DamagedGalleryError, InputError
 from facenet.gallery.answers import (
     BELOW,
     CONFIRMED,
@@ -90,8 +90,9 @@ def identify_faces(
 
     faces: with embeddings of the gallery's active space. photo: SHA-256 of the photo in hex, by
     which decisions of a user about this very face are found. Raises ContractError for faces of
-    another model, InputError for vectors that are none.
+    another model and a question about another, InputError for vectors that are none.
     """
+    require_current(view, question)
     if len(faces) == 0:
         return []
     rows = query_rows(view, faces)
@@ -129,8 +130,10 @@ def verify_person(
 ) -> PersonVerification:
     """Is a face this person? question: its threshold is the one of each comparison.
 
-    Raises ContractError for a face of another model, InputError for a person without faces.
+    Raises ContractError for a face or a question of another model, InputError for a person without
+    faces.
     """
+    require_current(view, question)
     rows = query_rows(view, _alone(face))
     only = replace(question, among=frozenset([person.id]))
     found = candidates(view, index, rows, only, 1)[0]
@@ -196,6 +199,17 @@ def query_rows(view: View, faces: Faces) -> FloatArray:
     space = active_space(view)
     require_contract(space.contract, faces.contract, "the photo")
     return checked_vectors(faces.embedding, space)
+
+
+def require_current(view: View, question: Question) -> None:
+    """Raise ContractError when the threshold of a question is of another model than is searched:
+    its rates would not be true."""
+    active = active_space(view).contract
+    if question.contract not in (None, active):
+        raise ContractError(
+            f"The question was made for the model {question.contract:.200}; the gallery is "
+            f"searched with {active:.200} by now. Make the question again."
+        )
 
 
 def active_space(view: View) -> Space:

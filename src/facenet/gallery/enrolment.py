@@ -10,6 +10,7 @@ Two people whom a user told apart are no conflict.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +31,20 @@ from facenet.gallery.judgement import (
     Sighting,
     judge_photo,
 )
-from facenet.gallery.people import named, new_person, resolve, seen_before
+from facenet.gallery.people import (
+    composed,
+    known_outside,
+    named,
+    new_person,
+    resolve,
+    seen_before,
+)
 from facenet.gallery.records import Crop, EnrolledFace, Person, Ruling
 from facenet.gallery.store import Draft, Store, View
 from facenet.types import FloatArray
+
+ID = re.compile("[0-9a-f]{16}")
+"""What ids of people look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,11 @@ class Enrollee:
 
     def require_possible(self) -> None:
         """Raise InputError for a name, external id or metadata that nobody can have."""
+        if not isinstance(self.who, str):
+            raise InputError(
+                f"A person to enrol should be a text, a name or an id; got "
+                f"{type(self.who).__name__}. Give the name."
+            )
         new_person(self.who, external_id=self.external_id, metadata=self.metadata)
 
 
@@ -54,7 +70,8 @@ class Enrollee:
 class Enrolled:
     """What came of one photo. face: its number, None when it was refused for `reasons`. already:
     it was enrolled before. person, name: id and name of the person; id None where nobody was
-    enrolled. overruled: reasons that were allowed."""
+    enrolled. overruled: reasons that were allowed. unjudged: codes of rules that were left out,
+    as the rates that are known do not reach so far."""
 
     source: str
     photo: str
@@ -64,6 +81,7 @@ class Enrolled:
     already: bool = False
     reasons: tuple[Reason, ...] = ()
     overruled: tuple[Reason, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -82,6 +100,7 @@ class Enrolled:
             "reasons": [reason.code for reason in self.reasons],
             "why": " ".join(reason.text for reason in self.reasons),
             "overruled": [reason.code for reason in self.overruled],
+            "unjudged": list(self.unjudged),
         }
 
 
@@ -117,25 +136,36 @@ def find_person(view: View, whom: Enrollee, fresh: Person | None = None) -> Pers
     """The person to enrol, or a new one who is not in the store yet.
 
     By external id where one is given: whoever has it, else the person of the id `who`, else a new
-    one. Without one by id, else by name, else a new one. fresh: the new one, made before. Raises
-    InputError for an external id that is somebody else's and for a name, external id or metadata
-    that nobody can have, UnknownPersonError when several people bear the name.
+    one. Without one as in `people.resolve`: by id, else by name, else by external id; else a new
+    one, unless `who` looks like an id. fresh: the new one, made before. Raises InputError for an
+    external id that is somebody else's, for an id that nobody has, and for a name, external id or
+    metadata that nobody can have, UnknownPersonError when several people bear the name.
     """
+    whom.require_possible()
     made = fresh or new_person(whom.who, external_id=whom.external_id, metadata=whom.metadata)
     by_id = view.get(Person, whom.who)
     if whom.external_id is None:
-        return by_id or (resolve(view, whom.who) if named(view, whom.who) else made)
-    known = next(iter(view.find(Person, external_id=whom.external_id)), None)
-    person = known or by_id or made
-    if whom.who not in (person.id, person.name) or person.external_id not in (
-        None,
-        whom.external_id,
-    ):
+        if by_id or named(view, whom.who) or known_outside(view, whom.who):
+            return resolve(view, whom.who)
+        _require_no_id(whom.who)
+        return made
+    person = next(iter(known_outside(view, whom.external_id)), None) or by_id or made
+    outside = None if person.external_id is None else composed(person.external_id)
+    names = (person.id, composed(person.name))
+    if composed(whom.who) not in names or outside not in (None, made.external_id):
         raise InputError(
             f"The external id {whom.external_id} should be {whom.who:.80}'s alone; {person.name} "
             f"({person.id}) has {person.external_id}. Give their name, or another external id."
         )
     return person
+
+
+def _require_no_id(name: str) -> None:
+    if ID.fullmatch(name):
+        raise InputError(
+            f"A new person's name should not look like an id; nobody has the id {name}. Check the "
+            "id, give another name, or an external id with it."
+        )
 
 
 class _Work:
@@ -147,7 +177,8 @@ class _Work:
         self.contract = active_space(draft).contract
         ids = [face.id for face in draft.find(EnrolledFace, person=person.id)]
         self.own = list(draft.vectors(self.contract, ids=ids).rows)
-        self.level = how.conflict_level(draft.count(EnrolledFace))
+        faces = draft.count(EnrolledFace)
+        self.level, self.unjudged = how.conflict_level(faces), how.unjudged(faces)
         self.apart = _apart_from(draft, person)
 
     def take(
@@ -160,6 +191,7 @@ class _Work:
         """Judge one photo to the end, and keep its face, a vector (d,), if it may be kept."""
         known = self._existing(sighting)
         if known is not None:
+            self._complete(sighting, judgement.row, row, known)
             return self._answer(sighting, known.id, already=True)
         if row is not None and judgement.row is not None:
             found = self._reasons(sighting, judgement.row, row, rivals)
@@ -172,7 +204,9 @@ class _Work:
         """Put what else is known of the person, and write the entry of the journal."""
         if kept:
             metadata = {**self.person.metadata, **(whom.metadata or {})}
-            external = self.person.external_id or whom.external_id
+            external = self.person.external_id
+            if external is None and whom.external_id is not None:
+                external = composed(whom.external_id)
             told = replace(self.person, metadata=metadata, external_id=external)
             if told != self.draft.get(Person, told.id):
                 self.recorder.put(told)
@@ -183,6 +217,18 @@ class _Work:
             return None
         found = self.draft.find(EnrolledFace, photo=sighting.photo, person=self.person.id)
         return found[0] if found else None
+
+    def _complete(
+        self, sighting: Sighting, number: int | None, row: FloatArray | None, known: EnrolledFace
+    ) -> None:
+        """Put the vector of an enrolled face in the active space where it has none there: it was
+        enrolled before the gallery changed its model, and left behind."""
+        if number is None or row is None or len(self.draft.vectors(self.contract, ids=[known.id])):
+            return
+        same = seen_before(self.draft, sighting.photo, sighting.faces.boxes[number])
+        if known.box is None or any(face.id == known.id for face in same):
+            self.draft.put_vectors(self.contract, {known.id: row})
+            self.own.append(row)
 
     def _reasons(
         self, sighting: Sighting, number: int, row: FloatArray, rivals: Sequence[Match]
@@ -276,6 +322,7 @@ class _Work:
             already,
             judgement.reasons if judgement else (),
             judgement.overruled if judgement else (),
+            self.unjudged if judgement and judgement.row is not None else (),
         )
 
 

@@ -139,6 +139,17 @@ class Index:
             fetch = self._fetch_templates(view) if template else self._fetch(view)
             return rescore(possible, rows, k, fetch, template=template)
 
+    def count(self, among: Collection[str], *, template: bool = False) -> int:
+        """How many vectors a search of these people compares with: faces, or people who have one.
+
+        Raises as `refresh`.
+        """
+        with self._lock, self._store.read() as view:
+            self._bring(view)
+            found = self._people.find(among)
+            owners = self._rows.owners[np.isin(self._rows.owners, found[found >= 0])]
+            return len(np.unique(owners)) if template else len(owners)
+
     def save(self) -> bool:
         """Write the snapshot at the store's revision; whether there is one now.
 

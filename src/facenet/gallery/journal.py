@@ -4,7 +4,7 @@ An entry keeps, for each row that it changed, what was there before and a digest
 It can be taken back as long as every one of those rows is as it left it and no later entry touched
 any of them; otherwise that one has to be taken back first. Vectors and crops are never in the
 journal, so what deleted them cannot be undone. When a person is deleted, the entries that speak of
-them go too, as names are in them.
+them go too, as names are in them, and those of whoever had become them: names they once bore.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Recorder:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
+        self.about: set[str] = set()
+        """People the entry speaks of, besides those of the rows."""
         self._before: dict[Names, Row | None] = {}
 
     def put(self, row: Row) -> None:
@@ -58,7 +60,7 @@ class Recorder:
     def enter(self, action: str, *, now: float | None = None) -> Entry | None:
         """Write what was done as an entry; None where nothing changed."""
         changes = []
-        people: set[str] = set()
+        people = set(self.about)
         for (kind, key), before in sorted(self._before.items(), key=lambda item: str(item[0])):
             after = self.draft.get(KINDS[kind], key)
             if before != after:
@@ -99,7 +101,7 @@ def undo_entry(draft: Draft, number: int | None = None) -> Entry:
     entry = _wanted(draft, number)
     if entry.undone:
         raise InputError(
-            f"Entry {entry.id} ({entry.action}) was taken back already. `Gallery.history` says "
+            f"Entry {entry.id} ({entry.action}) was taken back already. `facenet gallery history`, or `history()`, says "
             "which were not."
         )
     if entry.undo is None:
@@ -108,16 +110,31 @@ def undo_entry(draft: Draft, number: int | None = None) -> Entry:
             "and nothing of it is kept. Restore a backup, or name an earlier entry."
         )
     rows = [(kind, key, before, after) for kind, key, before, after in entry.undo["rows"]]
-    _require_last(draft, entry, rows)
+    made = {str(key) for kind, key, before, _ in rows if kind == Person.kind and before is None}
+    _require_last(draft, entry, rows, made)
     _restore(draft, entry, rows)
     done = replace(draft.get(Entry, entry.id) or entry, undone=True)
+    if made:  # they are gone: this entry says what was done, and no other speaks of them
+        done = replace(done, people=tuple(sorted(set(done.people) - made)), undo=None)
     draft.put(done)
+    if made:
+        scrub(draft, people=made, keep=_revivable(draft))
     return done
 
 
-def scrub(draft: Draft, *, people: Collection[str] = (), faces: Collection[int] = ()) -> None:
-    """Remove every entry that speaks of these people, and what would undo those of these faces."""
-    gone_people, gone_faces = set(people), set(faces)
+def scrub(
+    draft: Draft,
+    *,
+    people: Collection[str] = (),
+    faces: Collection[int] = (),
+    keep: Collection[str] = (),
+) -> None:
+    """Remove every entry that speaks of these people, and what would undo those of these faces.
+
+    Whoever is gone and is spoken of beside one of these people may have become them (by a merge),
+    so what speaks of those goes too, and so on; but of those in `keep`.
+    """
+    gone_people, gone_faces = _with_merged(draft, set(people), set(keep)), set(faces)
     for entry in entries(draft):
         if gone_people & set(entry.people):
             draft.delete(Entry, entry.id)
@@ -137,13 +154,30 @@ def aparts_of(view: View, person: str) -> list[Apart]:
     return [*view.find(Apart, first=person), *view.find(Apart, second=person)]
 
 
+def _with_merged(draft: Draft, gone: set[str], keep: set[str]) -> set[str]:
+    """People who are gone, with all who are gone and are spoken of together with any of them."""
+    spoken = [set(entry.people) for entry in entries(draft)] if gone else []
+    fresh = set(gone)
+    while fresh:
+        beside = {one for people in spoken if people & fresh for one in people} - gone - keep
+        fresh = {one for one in beside if draft.get(Person, one) is None}
+        gone = gone | fresh
+    return gone
+
+
+def _revivable(draft: Draft) -> set[str]:
+    """Ids in entries that can still be taken back, and bring back people who are gone."""
+    live = (entry for entry in entries(draft) if entry.undo is not None and not entry.undone)
+    return {one for entry in live for one in entry.people}
+
+
 def _wanted(draft: Draft, number: int | None) -> Entry:
     if number is not None:
         known = isinstance(number, int) and 0 < number < 2**63
         entry = draft.get(Entry, number) if known else None
         if entry is None:
             raise InputError(
-                f"There is no entry {number!s:.40} in the journal. `Gallery.history` lists them; "
+                f"There is no entry {number!s:.40} in the journal. `facenet gallery history`, or `history()`, lists them; "
                 "those of deleted people are gone with them."
             )
         return entry
@@ -217,14 +251,20 @@ def _mark(row: Row | None) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _require_last(draft: Draft, entry: Entry, rows: list[tuple[str, Key, Any, Any]]) -> None:
-    """Raise InputError unless each row is as the entry left it, by the entry and no later one."""
+def _require_last(
+    draft: Draft, entry: Entry, rows: list[tuple[str, Key, Any, Any]], made: Collection[str]
+) -> None:
+    """Raise InputError unless each row is as the entry left it, by the entry and no later one.
+
+    made: ids of people who will be gone: no later entry may need them either.
+    """
     touched = {(kind, key) for kind, key, _, _ in rows}
     later = [
         other
         for other in entries(draft, after=entry.id)
         if not other.undone and other.undo
-        if any((kind, key) in touched for kind, key, _, _ in other.undo["rows"])
+        if set(made) & set(other.people)
+        or any((kind, key) in touched for kind, key, _, _ in other.undo["rows"])
     ]
     same = all(_mark(draft.get(KINDS[kind], key)) == after for kind, key, _, after in rows)
     if later or not same:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from facenet.errors import SettingsError
-from facenet.gallery.calibrate import fmr_for_identification, lowest_fmr, similarity_at
+from facenet.gallery.calibrate import fmr_for_identification
+from facenet.gallery.levels import level_reached
 from facenet.models.card import FmrTable
 from facenet.types import Faces
 
@@ -135,7 +136,9 @@ class Judgement:
 @dataclass(frozen=True, slots=True, eq=False)
 class Enrolment:
     """How to enrol. rules: bounds. allow: codes of `ALLOWABLE` that are overruled. table: rates of
-    the model, None when not known: conflict and unlike are then judged by the photo alone.
+    the model, None when not known. fallback: rates that count where the table does not reach, as
+    those of the card beside somebody's own small calibration. Where neither reaches, a rule of
+    similarity is left out, and `unjudged` says so; a conflict is then judged by the photo alone.
 
     Raises SettingsError for a code that is none or cannot be overruled.
     """
@@ -143,6 +146,7 @@ class Enrolment:
     rules: EnrolmentRules = field(default_factory=EnrolmentRules)
     allow: tuple[str, ...] = ()
     table: FmrTable | None = None
+    fallback: FmrTable | None = None
 
     def __post_init__(self) -> None:
         wrong = [code for code in self.allow if code not in ALLOWABLE]
@@ -154,16 +158,25 @@ class Enrolment:
 
     def conflict_level(self, faces: int) -> float | None:
         """Similarity from which a face is held for somebody among `faces` enrolled ones."""
-        if self.table is None or self.rules.conflict_fpir is None or faces == 0:
+        if self.rules.conflict_fpir is None or faces == 0:
             return None
-        rate = fmr_for_identification(self.rules.conflict_fpir, faces)
-        return similarity_at(self.table, max(rate, lowest_fmr(self.table)))
+        return self._level(fmr_for_identification(self.rules.conflict_fpir, faces))
 
     def unlike_level(self) -> float | None:
         """Similarity below which a face is unlike a person."""
-        if self.table is None or self.rules.unlike_fmr is None:
-            return None
-        return similarity_at(self.table, max(self.rules.unlike_fmr, lowest_fmr(self.table)))
+        return None if self.rules.unlike_fmr is None else self._level(self.rules.unlike_fmr)
+
+    def unjudged(self, faces: int) -> tuple[str, ...]:
+        """Codes of rules that are left out among `faces` enrolled ones: no rates reach so far."""
+        rules, left = self.rules, []
+        if rules.conflict_fpir is not None and faces and self.conflict_level(faces) is None:
+            left.append(CONFLICT)
+        if rules.unlike_fmr is not None and self.unlike_level() is None:
+            left.append(UNLIKE)
+        return tuple(left)
+
+    def _level(self, rate: float) -> float | None:
+        return level_reached((self.table, self.fallback), rate)
 
 
 def judge_photo(sighting: Sighting, how: Enrolment) -> Judgement:

@@ -246,7 +246,7 @@ def _scores(
 def _nearest(
     rows: Bytes, codes: NDArray[np.int8], lengths: FloatArray, products: Products
 ) -> IntArray:
-    return np.argmax(_scores(rows, codes, lengths, products), axis=1)
+    return np.asarray(np.argmax(_scores(rows, codes, lengths, products), axis=1), np.int64)
 
 
 def _all(judge: Callable[[int], IntArray], count: int, threads: int) -> IntArray:

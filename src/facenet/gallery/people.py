@@ -7,8 +7,10 @@ error that lists the ids.
 from __future__ import annotations
 
 import difflib
+import heapq
 import operator
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
@@ -19,6 +21,7 @@ from facenet.gallery.records import (
     Key,
     Person,
     Ruling,
+    is_line,
     new_person_id,
 )
 from facenet.gallery.store import View
@@ -28,7 +31,8 @@ LISTED = 10
 """Ids or names that a message lists at most."""
 COMPARED = 20_000
 """Names that are looked through for one that is close."""
-
+NEAREST = 50
+"""Names that share the most pairs of letters with the one that was given; they are compared."""
 
 SAME_PLACE = 0.5
 """Overlap from which two boxes in one photo are one face (the bound of PASCAL VOC)."""
@@ -52,15 +56,28 @@ def resolve(view: View, who: str) -> Person:
             f"{_listed(person.id for person in found)}."
         )
     if not found:
-        found = view.find(Person, external_id=who) if _possible(who) else []
+        found = known_outside(view, who)
     if not found:
         raise UnknownPersonError(_unknown(view, who))
     return found[0]
 
 
 def named(view: View, name: str) -> list[Person]:
-    """The people who bear exactly this name, by id."""
-    return view.find(Person, name=name) if _possible(name) else []
+    """The people who bear exactly this name, however its letters are composed, by id."""
+    found = [person for form in _forms(name) for person in view.find(Person, name=form)]
+    return sorted(found, key=lambda person: person.id)
+
+
+def known_outside(view: View, external_id: str) -> list[Person]:
+    """Whoever has this external id, however its letters are composed: one person, or nobody."""
+    return [p for form in _forms(external_id) for p in view.find(Person, external_id=form)][:1]
+
+
+def composed(text: str) -> str:
+    """A name or an external id as it is kept: composed letters (NFC of Unicode), so that one name
+    is one text however it was typed. What can be neither comes back as it is."""
+    known = isinstance(text, str) and len(text) <= 4 * LONGEST_NAME
+    return unicodedata.normalize("NFC", text) if known else text
 
 
 def require_face(view: View, face: int) -> EnrolledFace:
@@ -70,7 +87,7 @@ def require_face(view: View, face: int) -> EnrolledFace:
     if found is None:
         raise InputError(
             f"A face should be the number of one that is enrolled; there is no face {face!s:.40}. "
-            "`Gallery.faces` lists those of a person."
+            "`facenet gallery show`, or `faces()` from Python, lists those of a person."
         )
     return found
 
@@ -78,7 +95,7 @@ def require_face(view: View, face: int) -> EnrolledFace:
 def require_faces(view: View, faces: int | Iterable[int]) -> list[EnrolledFace]:
     """The faces of some numbers, each once, by number. Raises InputError as `require_face`, and
     when there is none."""
-    alone = isinstance(faces, SupportsIndex | str)
+    alone = isinstance(faces, SupportsIndex | str) or not isinstance(faces, Iterable)
     found = {
         face.id: face
         for number in ([faces] if alone else faces)  # type: ignore[union-attr]
@@ -151,13 +168,29 @@ def new_person(
     """
     created = time.time() if now is None else now
     fresh = new_person_id()
-    title, automatic = (f"unknown-{fresh[:8]}", True) if name is None else (name, False)
-    return Person(fresh, title, created, external_id, dict(metadata or {}), automatic)
+    title, automatic = (f"unknown-{fresh[:8]}", True) if name is None else (composed(name), False)
+    outside = None if external_id is None else composed(external_id)
+    return Person(fresh, title, created, outside, plain_metadata(metadata), automatic)
+
+
+def plain_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata as a dict of its own. Raises InputError for what maps nothing."""
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InputError(
+            f"Metadata of a person should map names to values; got {type(metadata).__name__}. An "
+            'example: {"team": "a"}.'
+        )
+    return dict(metadata or {})
 
 
 def _possible(text: str) -> bool:
     """Whether a text can be a name at all: no store is asked for ten megabytes."""
-    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+    return 0 < len(text) <= LONGEST_NAME and is_line(text)
+
+
+def _forms(text: str) -> list[str]:
+    """What a name may be kept as: with composed letters, and as it is given."""
+    return [form for form in dict.fromkeys((composed(text), text)) if _possible(form)]
 
 
 def _unknown(view: View, who: str) -> str:
@@ -165,11 +198,19 @@ def _unknown(view: View, who: str) -> str:
     if _possible(who):
         names = {person.name for person in view.find(Person, limit=COMPARED)}
         folded = {name.casefold(): name for name in sorted(names)}
-        found = difflib.get_close_matches(who.casefold(), list(folded), n=3, cutoff=0.6)
+        wanted = composed(who).casefold()
+        few = heapq.nlargest(NEAREST, folded, key=lambda name: _shared(wanted, name))
+        found = difflib.get_close_matches(wanted, few, n=3, cutoff=0.6)
         close = [folded[name] for name in found]
-    step = f"Did you mean {' or '.join(close)}?" if close else "`Gallery.people` lists everybody."
+    step = f"Did you mean {' or '.join(close)}?" if close else "`facenet gallery list`, or `people()`, lists everybody."
     shown = f"{who:.80}" if _possible(who) else f"a text of {len(who):,} characters"
     return f"Nobody in this gallery has the name or the id {shown}. {step}"
+
+
+def _shared(a: str, b: str) -> float:
+    """Share of pairs of neighbouring letters that two texts have in common (Dice), 0 to 1."""
+    pairs = [set(zip(f" {text}", f"{text} ", strict=True)) for text in (a, b)]
+    return 2 * len(pairs[0] & pairs[1]) / (len(pairs[0]) + len(pairs[1]))
 
 
 def _listed(texts: Iterable[Key]) -> str:

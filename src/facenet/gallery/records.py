@@ -350,11 +350,16 @@ def _require_text(what: str, text: str, longest: int) -> None:
             f"{what} should be a text of 1 to {longest} characters; got {came}. Choose a shorter "
             "one."
         )
-    if any(ord(letter) < 32 or letter == "\x7f" for letter in text) or not _encodable(text):
+    if not is_line(text):
         raise InputError(
             f"{what} should be one line of printable text; got {text!r:.80}. Take the control "
             "characters out."
         )
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one line without control characters that can be encoded as UTF-8."""
+    return _encodable(text) and not any(ord(mark) < 32 or mark == "\x7f" for mark in text)
 
 
 def _encodable(text: str) -> bool:

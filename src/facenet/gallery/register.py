@@ -6,11 +6,13 @@ journal, and can be taken back with `undo` unless it was a deletion.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from facenet.errors import ContractError
 from facenet.gallery import corrections
 from facenet.gallery.corrections import Change
 from facenet.gallery.decide import active_space
@@ -19,6 +21,10 @@ from facenet.gallery.people import matching, new_person, resolve
 from facenet.gallery.records import Crop, EnrolledFace, Entry, Person, Setting, Space
 from facenet.gallery.snapshot import drop_snapshots
 from facenet.gallery.store import Store
+from facenet.models.calibration import Calibration, calibration_from_dict
+
+CALIBRATION = "calibration:"
+"""A setting of this name and a contract: rates and probabilities of that model, as JSON."""
 
 
 class Register:
@@ -72,8 +78,7 @@ class Register:
         external id that is somebody else's.
         """
         person = new_person(name, external_id=external_id, metadata=metadata)
-        with self.store.write() as draft:
-            draft.put(person)
+        corrections.add(self.store, person)
         return person
 
     def rename(self, who: str, name: str) -> Change:
@@ -126,6 +131,31 @@ class Register:
         """See `corrections.undo`."""
         with self._erasing():
             return corrections.undo(self.store, entry)
+
+    def kept_calibration(self, contract: str) -> Calibration | None:
+        """The calibration of a model that is kept in the gallery, or None."""
+        kept = self._setting(CALIBRATION + contract)
+        if not kept:
+            return None
+        found = calibration_from_dict(json.loads(kept), origin="the gallery's calibration")
+        return found if found.contract == contract else None
+
+    def keep_calibration(self, calibration: Calibration | None) -> None:
+        """Keep a calibration of the gallery's model: its rates then decide wherever the file goes,
+        as long as this model is searched. None removes it. Raises ContractError for one of another
+        model."""
+        space = self.space
+        if calibration is not None and calibration.contract != space.contract:
+            raise ContractError(
+                f"The calibration should be of {space.contract}; it is of "
+                f"{calibration.contract:.200}. Calibrate with the gallery's model."
+            )
+        name = CALIBRATION + space.contract
+        with self.store.write() as draft:
+            if calibration is None:
+                draft.delete(Setting, name)
+            else:
+                draft.put(Setting(name, json.dumps(calibration.to_dict())))
 
     @property
     def _file(self) -> Path | None:

@@ -8,6 +8,8 @@ can be cleared in place: a power cut in between leaves it half cleared, and noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +38,8 @@ def scrub(file: Held) -> int:
         data = file.read(first * size, AT_ONCE // size * size)
         pages = np.frombuffer(data, np.uint8, len(data) // size * size).reshape(-1, size)
         for place, low, high in _unused(pages, usable):
-            if (first or place) and pages[place, low:high].any():
+            page = pages[place]
+            if (first or place) and page[low:high].any() and _sound(page, low, high):
                 file.write((first + place) * size + low, bytes(high - low))
                 cleared += 1
         first += len(pages)
@@ -47,19 +50,20 @@ def scrub(file: Held) -> int:
     return cleared
 
 
-def _unused(pages: NDArray[np.uint8], usable: int) -> list[tuple[int, int, int]]:
-    """Number, start and end of the unused space of each sound page of a b-tree, (n, size)."""
+def _unused(pages: NDArray[np.uint8], usable: int) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of the unused space of each page of a b-tree among pages (n, size)."""
     heads = np.zeros(256, np.int64)
     heads[list(HEADS)] = list(HEADS.values())
     numbers = pages[:, :8].astype(np.int64)
     head = heads[numbers[:, 0]]
-    count = numbers[:, 3] << 8 | numbers[:, 4]
+    low = head + 2 * (numbers[:, 3] << 8 | numbers[:, 4])
     high = numbers[:, 5] << 8 | numbers[:, 6]
     high[high == 0] = 65_536
-    low = head + 2 * count
-    found = []
-    for place in np.flatnonzero((head > 0) & (low < high) & (high <= usable)).tolist():
-        pointers = pages[place, head[place] : low[place]].view(">u2")
-        if not pointers.size or int(pointers.min()) >= high[place]:  # else the page is damaged
-            found.append((place, int(low[place]), int(high[place])))
-    return found
+    places = np.flatnonzero((head > 0) & (low < high) & (high <= usable))
+    return zip(places.tolist(), low[places].tolist(), high[places].tolist(), strict=True)
+
+
+def _sound(page: NDArray[np.uint8], low: int, high: int) -> bool:
+    """Whether all cells of a page (size,) lie where its header says; a damaged one is left."""
+    pointers = page[HEADS[int(page[0])] : low].view(">u2")
+    return not pointers.size or int(pointers.min()) >= high

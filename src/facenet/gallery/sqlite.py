@@ -65,7 +65,7 @@ class SqliteStore:
         self._spare: list[sqlite3.Connection] = []
         self._guard, self._writer = threading.Lock(), threading.Lock()
         self._writing_thread: int | None = None
-        self._open, self._erasing = True, False
+        self._open, self._erasing, self._removed = True, False, False
         self._process = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._options = "mode=rw"
@@ -123,6 +123,7 @@ class SqliteStore:
                 finally:
                     draft.valid = False
             self._erasing = self._erasing or draft.erases
+            self._removed = self._removed or draft.removes
             if self._erasing or self._old_log:
                 self._clean(connection)
 
@@ -301,10 +302,13 @@ class SqliteStore:
 
     def _clean(self, connection: sqlite3.Connection) -> None:
         """Bring the log into the file, empty it, and clear what deleted rows left on their pages.
-        What was committed stays so if that fails; it is done later then."""
+        What was committed stays so if that fails."""
         with suppress(sqlite3.Error, OSError, StorageError):
-            if self._emptied(connection) and self._scrubbed() and self._emptied(connection):
-                self._erasing = self._old_log = False
+            clean = self._emptied(connection)
+            if clean and (self._removed or self._old_log):
+                clean = self._scrubbed() and self._emptied(connection)
+            if clean:
+                self._erasing = self._removed = self._old_log = False
 
     def _emptied(self, connection: sqlite3.Connection) -> bool:
         """Whether the log could be brought into the file: nobody reads from it any more."""

@@ -53,7 +53,7 @@ TELLING: Mapping[str, tuple[str, ...]] = {
 
 class SqliteDraft(SqliteView):
     """See `facenet.gallery.store.Draft`. erases: something was deleted or overwritten, whose bytes
-    should leave the disk."""
+    should leave the disk. removes: and it was a person, a face or what belongs to one."""
 
     def __init__(self, connection: sqlite3.Connection, place: str, *, checked: bool = True) -> None:
         super().__init__(connection, place, checked=checked)
@@ -62,7 +62,7 @@ class SqliteDraft(SqliteView):
         self._all_changed = False
         self._touched = False
         self._broken = False
-        self.erases = False
+        self.erases = self.removes = False
 
     @property
     def revision(self) -> int:
@@ -232,6 +232,7 @@ class SqliteDraft(SqliteView):
             if old:
                 self._touch()
                 self.erases = self.erases or bool(TELLING[name])
+                self.removes = self.removes or name in ("person", "face", "crop", "vector")
                 self._do(f"DELETE FROM {name} WHERE key = ?", [(bindable(key),)])
                 seal_then = self._old_seal(old[0][0])
                 self._tallies[tally] = self.tally(tally).with_seal(seal_then, -1)
@@ -250,6 +251,7 @@ class SqliteDraft(SqliteView):
         low = found[1] << FACE_BITS
         self._do("DELETE FROM vector WHERE key > ? AND key < ?", [(low, low + MAX_FACE + 1)])
         self.erases = self._tallies.pop(vector_tally(found[1]), None) is not None or self.erases
+        self.removes = self.removes or self.erases
         self._all_changed = True
 
     def _replace_vectors(self, name: str, entries: Sequence[tuple[int, int, bytes, bytes]]) -> None:

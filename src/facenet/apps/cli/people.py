@@ -87,9 +87,7 @@ def identify(
     deciding: Identifying,
     recognition: Recognition,
     among: Among,
-    gallery: Annotated[
-        str | None, typer.Option(help="Enrolled people, in place of KNOWN.")
-    ] = None,
+    gallery: Annotated[str | None, typer.Option(help="Enrolled people, in place of KNOWN.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
 ) -> int:
     """Name every face of photos, or call it unknown.

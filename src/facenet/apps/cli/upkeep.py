@@ -28,8 +28,8 @@ def audit(
     from facenet.apps.jobs.galleryaudit import audit_gallery, audit_lines
     from facenet.galleries import Gallery
 
-    with Gallery.open(place) as gallery, bar("faces"):
-        values = audit_gallery(gallery, place, page=html)
+    with Gallery.open(place) as gallery, bar("faces") as done:
+        values = audit_gallery(gallery, place, page=html, done=done)
     print_json(values) if output.json else print(audit_lines(values))
     return 1 if values["findings"] else 0
 

@@ -38,6 +38,7 @@ from facenet.gallery.records import Crop, EnrolledFace, Person, VectorBlock
 from facenet.gallery.store import View
 from facenet.images import load_image
 from facenet.models.card import FmrTable
+from facenet.sightings import file_at
 
 SAME, OTHER, DOUBLE = 1e-3, 1e-4, 1e-6
 """False-match rates of the similarities from which two faces of a person belong together, a face
@@ -281,7 +282,7 @@ def _jpeg(view: View, face: EnrolledFace) -> bytes | None:
             image = load_image(crop.data)
             whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
             return face_jpeg(image, np.array(whole, np.float32), room=0)
-        photo = Path(face.source) if face.source and face.box else None
+        photo = file_at(face.source) if face.source and face.box else None
         if photo is None or not photo.is_file():
             return None
         data = photo.read_bytes()

@@ -24,6 +24,7 @@ from facenet.gallery.store import Store
 from facenet.gallery.upgrade import Embed, Filled, begin, drop, fill, missing, switch
 from facenet.images import load_image
 from facenet.recognizer import Recognizer
+from facenet.sightings import file_at
 from facenet.types import Faces, FloatArray
 
 ROUNDS = 100
@@ -133,7 +134,7 @@ class Reembedder:
 
     def _pixels(self, face: EnrolledFace) -> tuple[bytes | str, bool]:
         """The photo as it was enrolled, or the crop (True), or why there is neither."""
-        photo = Path(face.source) if face.source and face.photo else None
+        photo = file_at(face.source) if face.source and face.photo else None
         try:
             if photo is not None and photo.is_file():
                 data = photo.read_bytes()
