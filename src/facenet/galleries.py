@@ -15,11 +15,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from facenet.errors import ImageError, StorageError
+from facenet.errors import ImageError, NoFaceError, SeveralFacesError, StorageError
 from facenet.faces.embed import FLIPPED
 from facenet.gallery import decide
 from facenet.gallery.answers import (
@@ -386,4 +387,8 @@ class Gallery(Register):
 
     def _one_face(self, photo: Any, select: str | None) -> tuple[Face, str]:
         pixels, digest = load_with_digest(photo)
-        return self.recognizer.face(pixels, select=select), digest
+        try:
+            return self.recognizer.face(pixels, select=select), digest
+        except (NoFaceError, SeveralFacesError) as error:
+            name = str(photo)[:300] if isinstance(photo, str | PathLike) else "the photo"
+            raise type(error)(str(error).replace("the photo", name, 1)) from error

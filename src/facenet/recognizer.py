@@ -69,9 +69,8 @@ class Recognizer:
     detection: options of the detector, `MtcnnSettings` or `ScrfdSettings`. calibration: whose
     false-match rates count: "auto" (those of `facenet calibrate` where they were measured, else
     the card's), "card", or a file.
-
-    `detection` says which detector with which options it is, "" for `from_parts`; `cards` are of the
-    embedder and of a detector known by name; `rates_chosen`: a calibration or "card" was given."""
+    The attribute `detection` says which detector with which options it is, "" for `from_parts`;
+    `cards` are of the embedder and a detector known by name; `rates_chosen`: not by "auto"."""
 
     detection: str = ""
     cards: tuple[ModelCard, ...]
@@ -90,11 +89,9 @@ class Recognizer:
     ) -> None:
         self._settings = EngineSettings(engine=engine, device=device, precision=precision)
         card = find_card(detector, kind="detector")
-        self.cards, self.rates_chosen = (
-            (find_card(model, kind="embedder"), card),
-            calibration != "auto",
-        )
-        self._flip, self._detection, self._calibration = flip, detection, calibration
+        self.cards = (find_card(model, kind="embedder"), card)
+        self._flip, self._detection = flip, detection
+        self._calibration, self.rates_chosen = calibration, calibration != "auto"
         options = json.dumps(asdict(detector_settings(card, detection)), sort_keys=True)
         self.detection = f"{card.contract} {options}"
 
@@ -186,26 +183,18 @@ class Recognizer:
             return found.embedding
         return [faces.embedding for faces in found]
 
-    def face(
-        self,
-        source: Any,
-        *,
-        select: str | None = None,
-        color: str = "rgb",
-        name: str | None = None,
-    ) -> Face:
+    def face(self, source: Any, *, select: str | None = None, color: str = "rgb") -> Face:
         """The one face of a photo, embedded.
 
         select: how to choose when there are several ("largest", "probability",
         "largest_over_threshold", "center_weighted_size"); None expects exactly one.
-        name: of the photo in messages, by default its path.
         Raises NoFaceError, SeveralFacesError.
         """
         image = load_image(source, color=color)
         found = self.detector.detect([image])[0]
         if select:
             found = select_faces(found, select, (image.shape[1], image.shape[0]))
-        name = name or _name(source)
+        name = _name(source)
         if len(found) == 0:
             raise NoFaceError(
                 f"No face was found in {name}; one is needed. Use a photo in which the face is "

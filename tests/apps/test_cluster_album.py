@@ -153,6 +153,10 @@ def test_names_stay_and_new_photos_come_to_them(examples, photos, tmp_path):
     add_known(examples, photos)
     made = album(photos, out)
     assert made.notes == []
+    assert [entry["action"] for entry in run("gallery", "history", out / FILE, "--json").json] == [
+        "rename",
+        "rename",
+    ]
     assert names(made.rows) == {
         "Eileen": ["Collins"] * 3,
         "The President / 44": ["Obama"] * 3,

@@ -38,10 +38,10 @@ def test_killed_programs_lose_nothing() -> None:
 
 @forked
 def test_broken_programs_and_stores_are_found_out() -> None:
-    code, line, (kills, lost, phantom, _) = crash("--kills", "60", "--negative-control")
+    code, line, (kills, lost, phantom, _) = crash("--kills", "90", "--negative-control")
     assert code == 1
-    assert re.fullmatch(r"60 kills: \d+ lost, \d+ phantom, \d+ repairs", line)
-    assert kills == 60
+    assert re.fullmatch(r"90 kills: \d+ lost, \d+ phantom, \d+ repairs", line)
+    assert kills == 90
     assert lost > 0
     assert phantom > 0
 

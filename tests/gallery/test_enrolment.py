@@ -289,3 +289,17 @@ def test_names_ids_and_external_ids(store):
         found("ben-2", "e-9")
     (given,) = put(store, Enrollee("person-0", "e-7"), seen(axis(0), photo="x"))
     assert found("Anna", "e-7").id == given.person == owner(store, given.face) == "person-0"
+
+
+def test_an_external_id_is_whom_to_enrol_and_an_unknown_id_is_nobody(store):
+    with store.write() as draft:
+        draft.put(Person("ben-2", "Ben", 1.0, "E-9"))
+    (answer,) = put(store, "E-9", seen(axis(4)))
+    assert (answer.person, answer.name) == ("ben-2", "Ben")
+    before = contents(store)
+    with pytest.raises(InputError, match="nobody has the id 0123456789abcdef"):
+        put(store, "0123456789abcdef", seen(axis(5), photo="b"))
+    assert contents(store) == before
+    (named,) = put(store, Enrollee("0123456789abcdef", "E-10"), seen(axis(5), photo="b"))
+    assert named.name == "0123456789abcdef" != named.person
+    assert not put(store, "0123456789abcde", seen(axis(6), photo="c"))[0].refused

@@ -280,3 +280,21 @@ def test_a_store_that_lost_a_vector_is_not_answered_from():
     index = Index(enrolled(rows, ["a", "b", "c"], Forgetful()), CONTRACT)
     with pytest.raises(DamagedGalleryError, match="faces that it listed; 2 were found"):
         index.search(rows, 3)
+
+
+def test_how_many_vectors_some_people_have_is_counted():
+    rows = unit(np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32))
+    store = enrolled(rows, ["a", "b", "a", "c", "a", "b"])
+    index = Index(store, CONTRACT)
+    with store.write() as draft:
+        draft.put(Person("empty", "Nobody", 1.0))
+        draft.delete(EnrolledFace, 5)
+    for among, faces, people in (
+        (["a"], 2, 1),
+        (["a", "b", "x", "empty"], 4, 2),
+        (["empty"], 0, 0),
+        ([], 0, 0),
+        (["a", "b", "c"], 5, 3),
+    ):
+        assert index.count(frozenset(among)) == faces
+        assert index.count(among, template=True) == people

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
+
+import numpy as np
 import pytest
 from peopled import axis, peopled
 
 from facenet.errors import InputError, SettingsError, UnknownPersonError
 from facenet.gallery import people
+from facenet.gallery.enrolment import Enrollee, find_person
 from facenet.gallery.records import EnrolledFace, Person
+from facenet.gallery.register import Register
 
 
 @pytest.fixture
@@ -40,6 +46,47 @@ def test_close_names_are_offered(view):
         people.resolve(view, "anna mria")
     with pytest.raises(UnknownPersonError, match="lists everybody"):
         people.resolve(view, "Zoroaster")
+
+
+def test_close_names_among_many_are_what_comparing_all_finds():
+    generator = np.random.default_rng(0)
+    letters = list("abcdefghij")
+    names = sorted({"".join(generator.choice(letters, 6)) for _ in range(300)})
+    store, _ = peopled({name: [] for name in names})
+    with store.read() as view:
+        for name in names[::30]:
+            typed = name[:2] + "z" + name[3:]
+            with pytest.raises(UnknownPersonError) as caught:
+                people.resolve(view, typed)
+            best = difflib.get_close_matches(typed, names, n=1, cutoff=0.6)
+            assert best[0] in str(caught.value) and name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Anna\u00a0Maria",
+        "\u0646\u200c\u0648",
+        "\u5c71\u7530\u3000\u592a\u90ce",
+        "Zoe\u0308",
+        "Zo\u00eb",
+    ],
+)
+def test_every_name_that_can_be_kept_is_found_again(name):
+    store, _ = peopled({"Anna": [axis(0)]})
+    register = Register(store)
+    first = register.add(name, external_id=f"e {name}")
+    decomposed = unicodedata.normalize("NFD", name)
+    assert first.name == unicodedata.normalize("NFC", name)
+    for typed in (name, decomposed, f"e {decomposed}"):
+        assert register.person(typed) == first
+        with store.read() as view:
+            assert find_person(view, Enrollee(typed)) == first
+            assert find_person(view, Enrollee(decomposed, f"e {decomposed}")) == first
+    assert register.rename("Anna", decomposed).person.name == first.name
+    with store.write() as draft:
+        draft.put(Person("old", unicodedata.normalize("NFD", "Am\u00e9lie"), 1.0))
+    assert register.person(unicodedata.normalize("NFD", "Am\u00e9lie")).id == "old"
 
 
 @pytest.mark.parametrize("who", ["", "x" * 10_000_000, "a\nb", "\ud800", b"Ben", None, 7])

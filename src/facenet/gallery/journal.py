@@ -101,8 +101,8 @@ def undo_entry(draft: Draft, number: int | None = None) -> Entry:
     entry = _wanted(draft, number)
     if entry.undone:
         raise InputError(
-            f"Entry {entry.id} ({entry.action}) was taken back already. `facenet gallery history`, or `history()`, says "
-            "which were not."
+            f"Entry {entry.id} ({entry.action}) was taken back already. `facenet gallery "
+            "history`, or `history()`, says which were not."
         )
     if entry.undo is None:
         raise InputError(
@@ -177,8 +177,8 @@ def _wanted(draft: Draft, number: int | None) -> Entry:
         entry = draft.get(Entry, number) if known else None
         if entry is None:
             raise InputError(
-                f"There is no entry {number!s:.40} in the journal. `facenet gallery history`, or `history()`, lists them; "
-                "those of deleted people are gone with them."
+                f"There is no entry {number!s:.40} in the journal. `facenet gallery history`, "
+                "or `history()`, lists them; those of deleted people are gone with them."
             )
         return entry
     latest = None

@@ -170,17 +170,18 @@ def new_person(
     fresh = new_person_id()
     title, automatic = (f"unknown-{fresh[:8]}", True) if name is None else (composed(name), False)
     outside = None if external_id is None else composed(external_id)
-    return Person(fresh, title, created, outside, plain_metadata(metadata), automatic)
+    told = {} if metadata is None else plain_metadata(metadata)
+    return Person(fresh, title, created, outside, told, automatic)
 
 
-def plain_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as a dict of its own. Raises InputError for what maps nothing."""
-    if metadata is not None and not isinstance(metadata, Mapping):
+    if not isinstance(metadata, Mapping):
         raise InputError(
             f"Metadata of a person should map names to values; got {type(metadata).__name__}. An "
             'example: {"team": "a"}.'
         )
-    return dict(metadata or {})
+    return dict(metadata)
 
 
 def _possible(text: str) -> bool:
@@ -202,7 +203,8 @@ def _unknown(view: View, who: str) -> str:
         few = heapq.nlargest(NEAREST, folded, key=lambda name: _shared(wanted, name))
         found = difflib.get_close_matches(wanted, few, n=3, cutoff=0.6)
         close = [folded[name] for name in found]
-    step = f"Did you mean {' or '.join(close)}?" if close else "`facenet gallery list`, or `people()`, lists everybody."
+    everybody = "`facenet gallery list`, or `people()`, lists everybody."
+    step = f"Did you mean {' or '.join(close)}?" if close else everybody
     shown = f"{who:.80}" if _possible(who) else f"a text of {len(who):,} characters"
     return f"Nobody in this gallery has the name or the id {shown}. {step}"
 

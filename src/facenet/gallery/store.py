@@ -108,7 +108,7 @@ class Draft(View, Protocol):
         ...
 
     def put_vectors(self, contract: str, rows: Mapping[int, FloatArray]) -> None:
-        """Vectors, (d,) each, of faces by id in a space that is there, checked by `checked_vectors`."""
+        """Vectors (d,) of faces by id in a space that is there, checked by `checked_vectors`."""
         ...
 
     def next_id(self, kind: type[Row]) -> int:

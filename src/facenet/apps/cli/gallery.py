@@ -75,6 +75,20 @@ class Among:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """Which face of a photo is looked for, among whom."""
+
+    select: str | None = flag(None, SELECT)
+    where: list[str] | None = flag(None, "Only people with this metadata, NAME=VALUE.")
+    template: bool = flag(False, "Compare with pooled faces.")
+
+    def asked(self) -> dict[str, Any]:
+        """As `Gallery.search` takes them."""
+        where = metadata_of(self.where, "--where")
+        return {"select": self.select, "where": where, "template": self.template}
+
+
 def opened(place: str, detection: Detection, calibration: str = "auto") -> Gallery:
     """The gallery of a command, with a recognizer of its own model and these options."""
     from facenet.faces.embed import FLIPPED
@@ -303,17 +317,14 @@ def search(
     output: Output,
     detection: Detection,
     top: Annotated[int, typer.Option(help="People to show.", min=1)] = 5,
-    select: Select = None,
-    where: Where = None,
-    template: Annotated[
-        bool, typer.Option("--template", help="Compare with pooled faces.")
-    ] = False,
+    *,
+    searching: Searching,
 ) -> int:
     """Who looks most like the face of a photo, whatever the similarity? No decision is made."""
-    asked = metadata_of(where, "--where")
+    asked = searching.asked()
     with opened(place, detection) as gallery:
-        found = gallery.search(photo, top, select=select, where=asked, template=template)
-        note_unknown(gallery, None if found else asked)
+        found = gallery.search(photo, top, **asked)
+        note_unknown(gallery, None if found else asked["where"])
     rows = [candidate.to_dict() for candidate in found]
     columns = ("person", "person_id", "similarity", "face")
     print_json(rows) if output.json else print_rows(rows, columns)

@@ -144,11 +144,11 @@ def _verify_enrolled(
     if output.json:
         print_json(noticed(answer.to_dict(), notice))
     else:
-        print(_person_sentence(answer))
+        print(person_sentence(answer))
     return 0 if answer.match else 1
 
 
-def _person_sentence(answer: PersonVerification) -> str:
+def person_sentence(answer: PersonVerification) -> str:
     """The answer about an enrolled person as one would say it."""
     if answer.reason:
         said = "is" if answer.match else "is not"
@@ -221,9 +221,9 @@ def _note_often(question: Question) -> None:
     often = identification_rate(fmr, count) if fmr is not None and count else 0.0
     if often > OFTEN:
         note(
-            f"Among {count:,} enrolled faces {often:.0%} of strangers would be named at the "
-            f"default false-match rate of {fmr:.1g}. Ask for a rate over all with --fpir, such as "
-            "--fpir 0.1."
+            f"A search here makes {count:,} comparisons, so {often:.0%} of strangers would be "
+            f"named at the default false-match rate of {fmr:.1g}. Ask for a rate over the whole "
+            "gallery with --fpir."
         )
 
 

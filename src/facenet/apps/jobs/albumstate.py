@@ -25,7 +25,6 @@ from facenet.galleries import Gallery
 from facenet.gallery.cluster.constraints import apart_in_photos
 from facenet.gallery.cluster.incremental import add_faces
 from facenet.gallery.cluster.methods import cluster_faces
-from facenet.gallery.journal import Recorder
 from facenet.gallery.records import (
     Apart,
     EnrolledFace,
@@ -292,17 +291,18 @@ def _part(crowd: Crowd, rows: IntArray) -> Crowd:
 
 
 class _Writing:
-    """One run's changes of an album."""
+    """One run's changes of an album. They are not in the journal, which is of what users do: the
+    photos would count as looked at, and their faces be gone."""
 
     def __init__(self, draft: Draft, state: _State, contract: str) -> None:
         self.draft, self.state, self.contract = draft, state, contract
-        self.recorder, self.now = Recorder(draft), time.time()
+        self.now = time.time()
         self.people = dict(enumerate(state.people[person] for person in state.holders))
         named = (re.fullmatch(r"person (\d{1,9})", p.name) for p in state.people.values())
         self.last = max((int(match[1]) for match in named if match), default=0)
 
     def write(self, crowd: Crowd, fresh: IntArray, labels: IntArray) -> None:
-        """Put new people and faces, and people who came together; one entry of the journal.
+        """Put new people and faces, and people who came together.
 
         fresh: faces (m,) of the crowd that are new. labels: (n,), of the album's faces, then those.
         """
@@ -310,18 +310,17 @@ class _Writing:
         for face, label in zip(self.state.faces, labels[:count].tolist(), strict=True):
             person = self.people[label]
             if face.person != person.id:
-                self.recorder.put(replace(face, person=person.id))
+                self.draft.put(replace(face, person=person.id))
         for label in np.unique(labels[count:]).tolist():
             self._person(label)
         rows = {}
         for place, label in zip(fresh.tolist(), labels[count:].tolist(), strict=True):
             face = self._face(crowd, place, self._person(label))
-            self.recorder.put(face)
+            self.draft.put(face)
             rows[face.id] = crowd.vectors[place]
         self._leave(labels)
         if rows:
             self.draft.put_vectors(self.contract, rows)
-        self.recorder.enter("cluster")
         self._remember(crowd)
 
     def _person(self, label: int) -> Person:
@@ -330,7 +329,7 @@ class _Writing:
             name = f"person {self.last}"
             person = Person(new_person_id(), name, self.now, automatic=True)
             self.people[label] = person
-            self.recorder.put(person)
+            self.draft.put(person)
         return self.people[label]
 
     def _face(self, crowd: Crowd, place: int, person: Person) -> EnrolledFace:
@@ -353,7 +352,7 @@ class _Writing:
         now = set(labels.tolist())
         for label, person in enumerate(self.state.holders):
             if label not in now:
-                self.recorder.remove_person(person)
+                self.draft.delete(Person, person)
 
     def _remember(self, crowd: Crowd) -> None:
         seen = {

@@ -60,7 +60,7 @@ class Neighbours:
             return ""
         return (
             f"{self.capped:,} of {len(self):,} faces have more similar faces than are kept; each "
-            "keeps its most similar ones. Groups of thousands of photos may come out in parts."
+            "keeps its most similar ones, which seldom changes a cluster."
         )
 
 
