@@ -240,3 +240,16 @@ def test_two_faces_of_one_number_are_refused(tmp_path: Path) -> None:
     rewritten(tmp_path / "out", "face.jsonl", lines + lines.splitlines(keepends=True)[0])
     with pytest.raises(DataError, match="1 came twice"):
         import_gallery(MemoryStore(), tmp_path / "out", quiet)
+
+
+def test_names_come_in_as_they_are_looked_up(tmp_path: Path) -> None:
+    export_gallery(filled(), tmp_path / "out", quiet)
+    parted = b'{"id": "z9", "name": "Jose\\u0301", "created": 1, "external_id": "e\\u0301"}\n'
+    rows = (tmp_path / "out" / "person.jsonl").read_bytes() + parted
+    rewritten(tmp_path / "out", "person.jsonl", rows)
+    store = MemoryStore()
+    import_gallery(store, tmp_path / "out", quiet)
+    with store.read() as view:
+        person = view.get(Person, "z9")
+    assert person is not None
+    assert (person.name, person.external_id) == ("Jos\u00e9", "\u00e9")

@@ -23,6 +23,7 @@ import numpy as np
 from facenet.errors import DataError, InputError, MissingExtraError, StorageError
 from facenet.files import written
 from facenet.gallery.journal import write_entry
+from facenet.gallery.people import composed
 from facenet.gallery.records import (
     Apart,
     Crop,
@@ -162,7 +163,8 @@ class _Coming:
             self._take_space(row)
         elif isinstance(row, Person):
             if draft.get(Person, row.id) is None:
-                draft.put(row)
+                external = None if row.external_id is None else composed(row.external_id)
+                draft.put(replace(row, name=composed(row.name), external_id=external))
                 self.people += 1
         elif isinstance(row, EnrolledFace):
             self._take_face(row)

@@ -57,7 +57,15 @@ def enroll(
         for path, answer in zip(paths, answers, strict=True)
     ]
     print_json(rows) if output.json else print_rows(rows, COLUMNS)
+    return tell(rows)
+
+
+def tell(rows: list[dict[str, Any]]) -> int:
+    """What was refused, and what was not judged, on stderr; the exit code."""
     refused = [row for row in rows if row["face"] is None]
     for row in refused:
         note(f"{row['photo']} was not enrolled. {row['why']}")
+    left = sorted({code for row in rows for code in row["unjudged"]})
+    if left:
+        note(f"Not judged, for want of error rates low enough: {', '.join(left)}.")
     return 1 if refused else 0

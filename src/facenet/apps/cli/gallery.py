@@ -39,7 +39,6 @@ SELECT = (
     "With several faces in a photo: largest, probability, largest_over_threshold or "
     "center_weighted_size.  [default: an error]"
 )
-Select = Annotated[str | None, typer.Option(help=SELECT)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from facenet.apps.cli.flags import (
     command,
     flag,
 )
-from facenet.apps.cli.gallery import SELECT, Among, Select, note_unknown, notice_of, opened
+from facenet.apps.cli.gallery import SELECT, Among, note_unknown, notice_of, opened
 from facenet.apps.cli.outlet import bar, note, noticed, print_csv, print_faces, print_json
 from facenet.errors import SettingsError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from facenet.gallery.answers import PersonVerification, Question
     from facenet.gallery.compare import Verification
 
+Select = Annotated[str | None, typer.Option(help=SELECT)]
 COLUMNS = (
     *("photo", "box", "detection_score", "person"),
     *("similarity", "threshold", "fmr", "best_candidate", "fpir"),

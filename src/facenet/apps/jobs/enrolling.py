@@ -54,6 +54,7 @@ class Exchanged:
             "people": self.came.people,
             "enrolled": self.came.faces,
             "already": self.came.already,
+            "decisions_left_out": self.came.left_out,
         }
 
     @property
@@ -62,8 +63,10 @@ class Exchanged:
         return False
 
     def notes(self) -> list[str]:
-        """None."""
-        return []
+        """What users had decided there and is decided otherwise here."""
+        count = self.came.left_out
+        said = f"{count:,} decisions of the export were left out: others stand in this gallery."
+        return [said] if count else []
 
     def text(self) -> str:
         """What came in, for a person."""
