@@ -117,7 +117,7 @@ def test_evaluations_and_calibrations(models, tmp_path):
     notice = f"non-commercial weights: {OWN}"
     write_people(tmp_path / "people", 4)
     shutil.copytree(tmp_path / "people", tmp_path / "others")
-    people, fast = tmp_path / "people", ("--replicates", 5)
+    people, fast = tmp_path / "people", ("--replicates", 100)
     for command in (
         ("evaluate", "folder", people, *fast),
         ("evaluate", "all-pairs", people, *fast),
