@@ -62,7 +62,7 @@ def answers(tmp_path_factory):
     root = tmp_path_factory.mktemp("standardise")
     write_people(root / "people", 8)
     ran = run(
-        *("evaluate", "folder", root / "people", "--replicates", 20, "--json"),
+        *("evaluate", "folder", root / "people", "--replicates", 100, "--json"),
         *("--standardise", "none,fixed,per-image,insightface,none"),
     )
     assert ran.code == 0
@@ -95,7 +95,7 @@ def test_each_standardisation_is_a_model_of_its_own_on_the_same_pairs(answers):
 
 def test_what_is_not_overridden_is_what_it_was(tmp_path):
     write_people(tmp_path / "people", 4)
-    folder = ("evaluate", "folder", tmp_path / "people", "--replicates", 5, "--json")
+    folder = ("evaluate", "folder", tmp_path / "people", "--replicates", 100, "--json")
     plain, same = run(*folder).json, run(*folder, "--standardise", "fixed").json
     for answer in (plain, same):
         del answer["seconds"], answer["remembered"]
