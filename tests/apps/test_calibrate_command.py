@@ -215,6 +215,24 @@ def test_flipped_vectors_have_a_calibration_of_their_own(made, images, photos, r
     assert "should be of the model in use, mobilefacenet:" in said
 
 
+def test_a_calibration_is_kept_in_a_gallery(images, photos, room, tmp_path):
+    place, known = tmp_path / "G.db", photos[0]
+    assert run("gallery", "create", place).code == 0
+    allow = "several_faces,too_small,blurred,extreme_pose,low_score,conflict,unlike"
+    assert run("enroll", place, "Ann", known, "--allow", allow).code == 0
+    done = run("calibrate", images, "--gallery", place, "--json")
+    assert done.json["file"] == str(place)
+    assert not (room / "models/mobilefacenet/calibration.json").exists()
+    asked = ("verify", "Ann", photos[1], "--gallery", place, "--fmr", RATE, "--json")
+    assert run(*asked).json["fmr_source"].endswith(f"pairs of {images.name}")
+    assert run(*asked, "--calibration", "card").json["fmr_source"].startswith("87,294,040 pairs")
+    out = tmp_path / "c.json"
+    assert "leave one out" in refused("calibrate", images, "--gallery", place, "--out", out)
+    assert "none.db" in refused("calibrate", images, "--gallery", tmp_path / "none.db")
+    flipped = refused("calibrate", images, "--flip", "--gallery", place)
+    assert "Calibrate with the gallery's model" in flipped
+
+
 def test_a_file_of_ones_own(images, photos, room, tmp_path):
     out = tmp_path / "eigene ü" / "c.json"
     found = run("calibrate", images, "--out", out, "--json", "--seed", 3).json

@@ -14,6 +14,7 @@ from facenet.apps.cli.outlet import bar, note
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.calibrating import CalibrationSettings
+    from facenet.models.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,32 @@ class Calibrating(Reported):
     prior: float = flag(0.01, "Share of pairs of one person among those you will compare.")
     seed: int = flag(0, "Seed of the halves that check each other.")
     out: Path | None = flag(None, "File to write.  [default: beside the model's card]")
+    gallery: str | None = flag(None, "Keep it in this gallery instead, of the same model.")
 
     def ready(self) -> None:
         """Find out before the work whether what it makes can be written."""
+        from facenet.errors import SettingsError
         from facenet.files import require_writable
+        from facenet.galleries import Gallery
 
         require_report(self.report)
+        if self.out and self.gallery:
+            raise SettingsError("A calibration goes to a file or into a gallery: leave one out.")
         if self.out:
             require_writable(self.out)
+        if self.gallery:
+            Gallery.open(self.gallery).close()
+
+    def keep(self, made: Calibration) -> str:
+        """Write the calibration where it is wanted, and say where."""
+        from facenet.apps.jobs.calibrating import write_calibration
+        from facenet.galleries import Gallery
+
+        if not self.gallery:
+            return str(write_calibration(made, self.out))
+        with Gallery.open(self.gallery) as gallery:
+            gallery.keep_calibration(made)
+        return self.gallery
 
     def how(self, detector: str) -> CalibrationSettings:
         """What is made of the pictures."""
@@ -62,8 +81,8 @@ def calibrate(
         seen = look_at_folder(images, recognizer, looking, dataset=calibrating.dataset, done=done)
     with bar("pairs") as done:
         made, values = job.calibrate_folder(seen, how, done)
-    path = job.write_calibration(made, calibrating.out)
+    path = calibrating.keep(made)
     save(calibrating.report, f"Calibration on {seen.dataset}", values, seen.pictures, seen.gathered)
     note(f"wrote {path}")
-    answer(values | {"file": str(path)}, job.calibration_text, output)
+    answer(values | {"file": path}, job.calibration_text, output)
     return 0
