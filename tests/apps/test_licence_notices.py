@@ -141,3 +141,23 @@ def test_pull_says_what_there_is_to_know(models):
     assert run("models", "list", "--json").json[-1]["commercial"] in (True, False, None)
     rows = {row["name"]: row["commercial"] for row in run("models", "list", "--json").json}
     assert (rows["own"], rows["finder"], rows["mtcnn"]) == (False, False, True)
+
+
+def test_galleries_and_clusters(models, photos, tmp_path):
+    notice, place = f"non-commercial weights: {OWN}", tmp_path / "G.db"
+    allow = ("--allow", "several_faces,too_small,blurred,extreme_pose,low_score,conflict,unlike")
+    photo = sorted(photos.iterdir())[0]
+    copy(photo, tmp_path / "people" / "Ann" / photo.name)
+    run("gallery", "create", place, *SOFT)
+    done = run("gallery", "import", place, tmp_path / "people", *allow, "--json")
+    assert done.json["licence_notice"] == notice
+    rows = [
+        *run("enroll", place, "Ann", photo, *allow, "--json").json,
+        *run("gallery", "search", place, photo, "--json").json,
+        *run("identify", "--gallery", place, photo, "--threshold", 0.5, "--json").json,
+        *run("cluster", photos, *SOFT, "--threshold", 0.5, "--json").json,
+    ]
+    assert len(rows) >= 4
+    assert {row["licence_notice"] for row in rows} == {notice}
+    answer = run("verify", "Ann", photo, "--gallery", place, "--threshold", 0.5, "--json").json
+    assert answer["licence_notice"] == notice

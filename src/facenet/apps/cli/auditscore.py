@@ -9,7 +9,7 @@ import typer
 
 from facenet.apps.cli.evaluating import Looking, answer
 from facenet.apps.cli.flags import Output, Recognition, command
-from facenet.apps.cli.outlet import bar
+from facenet.apps.cli.outlet import bar, noticed
 
 
 @command
@@ -30,5 +30,5 @@ def gallery_audit(
     recognizer, how = recognition.recognizer(), looking.gathering(recognition.flip)
     with bar("pictures") as done:
         found = score_folder(images, recognizer, how, errors=errors, runs=runs, done=done)
-    answer(found, score_text, output)
+    answer(noticed(found, recognition.licence_notice()), score_text, output)
     return 0

@@ -11,7 +11,7 @@ import typer
 
 from facenet.apps.cli.evaluating import Looking, answer
 from facenet.apps.cli.flags import Output, Recognition, command, flag
-from facenet.apps.cli.outlet import bar, note, note_faceless, print_json, print_rows
+from facenet.apps.cli.outlet import bar, note, note_faceless, noticed, print_json, print_rows
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.clustering import ClusteredPhotos, Clustering
@@ -87,7 +87,7 @@ def cluster(
         return _album((photos, out, layout), found, how, recognizer, output)
     with bar("photos") as done:
         clustered = job.cluster_photos(found, recognizer, how, done=done)
-    return _show(clustered, COLUMNS, output)
+    return _show(clustered, COLUMNS, output, recognizer)
 
 
 @command
@@ -112,7 +112,7 @@ def clusters(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     with bar("pictures") as done:
         found = score_folder(images, recognizer, how, methods=names, seed=seed, done=done)
-    answer(found, scores_text, output)
+    answer(noticed(found, recognition.licence_notice()), scores_text, output)
     return 0
 
 
@@ -126,8 +126,14 @@ def bench_cluster(output: Output, measured: Measured) -> int:
     return 0
 
 
-def _show(clustered: ClusteredPhotos, columns: tuple[str, ...], output: Output) -> int:
-    print_json(clustered.rows) if output.json else print_rows(clustered.rows, columns)
+def _show(
+    clustered: ClusteredPhotos, columns: tuple[str, ...], output: Output, recognizer: Recognizer
+) -> int:
+    from facenet.models.card import licence_notice
+
+    notice = licence_notice(recognizer.cards)
+    rows = [noticed(row, notice) for row in clustered.rows]
+    print_json(rows) if output.json else print_rows(rows, columns)
     note_faceless(clustered.faceless)
     for text in (*clustered.notes, *clustered.problems):
         note(text)
@@ -146,4 +152,4 @@ def _album(
     where = Place(*place)
     with bar("photos") as done:
         made = make_album(where, found, recognizer, how, done=done)
-    return _show(made, NAMED, output)
+    return _show(made, NAMED, output, recognizer)

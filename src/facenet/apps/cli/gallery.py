@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facenet.apps.cli.flags import Detection, Output, Recognition, command, flag
-from facenet.apps.cli.outlet import bar, note, print_json, print_rows, tidy
+from facenet.apps.cli.outlet import bar, note, noticed, print_json, print_rows, tidy
 
 if TYPE_CHECKING:
     from facenet.galleries import Gallery
@@ -263,7 +263,8 @@ def import_(
         made = import_any(
             gallery, source, allow=reasons(allow), report=report, done=done, stopped=note
         )
-    print_json(made.to_dict()) if output.json else print(made.text())
+        facts = noticed(made.to_dict(), notice_of(gallery))
+    print_json(facts) if output.json else print(made.text())
     for sentence in made.notes():
         note(sentence)
     return 1 if made.incomplete else 0
@@ -324,7 +325,7 @@ def search(
     with opened(place, detection) as gallery:
         found = gallery.search(photo, top, **asked)
         note_unknown(gallery, None if found else asked["where"])
-    rows = [candidate.to_dict() for candidate in found]
+        rows = [noticed(candidate.to_dict(), notice_of(gallery)) for candidate in found]
     columns = ("person", "person_id", "similarity", "face")
     print_json(rows) if output.json else print_rows(rows, columns)
     return 0 if rows else 1

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from facenet.apps.cli.flags import Detection, Output, command
-from facenet.apps.cli.gallery import Place
-from facenet.apps.cli.outlet import bar, note, print_json
+from facenet.apps.cli.gallery import Place, notice_of
+from facenet.apps.cli.outlet import bar, note, noticed, print_json
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")]
 Model = Annotated[str, typer.Option(help="The new embedder, see `facenet models list`.")]
@@ -30,6 +30,7 @@ def audit(
 
     with Gallery.open(place) as gallery, bar("faces") as done:
         values = audit_gallery(gallery, place, page=html, done=done)
+        values = noticed(values, notice_of(gallery))
     print_json(values) if output.json else print(audit_lines(values))
     return 1 if values["findings"] else 0
 
@@ -101,11 +102,14 @@ def upgrade(
     an interruption. Exit code 1 when faces could not be embedded and nothing was switched.
     """
     from facenet.apps.jobs.reembedding import upgrade_gallery
+    from facenet.models.card import licence_notice
+    from facenet.models.catalog import find_card
 
     options = {**Detection.options(detection), "precision": precision, "flip": flip}
     with bar("faces") as done:
         made = upgrade_gallery(place, model, options=options, leave=leave, done=done)
-    print_json(made.to_dict()) if output.json else print(made.text())
+    notice = licence_notice([find_card(model)])
+    print_json(noticed(made.to_dict(), notice)) if output.json else print(made.text())
     for problem in made.problems.values():
         note(problem)
     return 0 if made.switched else 1
