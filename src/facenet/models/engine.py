@@ -58,12 +58,14 @@ class EngineSettings:
 
     engine: "auto", "onnxruntime" or "openvino". device: a key of `DEVICES`, or None for
     FACENET_DEVICE (cpu). precision: "fp32" or "bf16". threads: 0 = what the CPU quota allows.
+    streams: runs that go on at once, each with its share of the threads.
     """
 
     engine: str = "auto"
     device: str | None = None
     precision: str = "fp32"
     threads: int = 0
+    streams: int = 1
 
     def __post_init__(self) -> None:
         device = (self.device or environment().device).lower()
@@ -75,6 +77,10 @@ class EngineSettings:
         if self.threads < 1:
             raise SettingsError(
                 f"threads should be 1 or more, or 0 for the CPU quota; got {self.threads}."
+            )
+        if not 1 <= self.streams <= self.threads:
+            raise SettingsError(
+                f"streams should be from 1 to the {self.threads} threads; got {self.streams}."
             )
         if self.engine != "auto" and self.engine not in DEVICES[device]:
             raise EngineError(
@@ -88,28 +94,30 @@ def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise SettingsError(f"{what} should be one of {', '.join(choices)}; got {value!r}.")
 
 
-def open_engine(path: Path, settings: EngineSettings) -> Engine:
+def open_engine(graph: Path | bytes, settings: EngineSettings) -> Engine:
     """Load a graph with a named runtime (not "auto": see `loader.load_model`).
+
+    graph: an ONNX file, or its bytes.
 
     Raises EngineError when the runtime or the device is missing, or the file does not load.
     """
-    openers: dict[str, Callable[[Path, EngineSettings], Engine]] = {
+    openers: dict[str, Callable[[Path | bytes, EngineSettings], Engine]] = {
         "onnxruntime": _open_onnxruntime,
         "openvino": _open_openvino,
     }
-    return openers[settings.engine](path, settings)
+    return openers[settings.engine](graph, settings)
 
 
-def _open_onnxruntime(path: Path, settings: EngineSettings) -> Engine:
+def _open_onnxruntime(graph: Path | bytes, settings: EngineSettings) -> Engine:
     from facenet.models.ort import OrtEngine
 
-    return OrtEngine(path, settings)
+    return OrtEngine(graph, settings)
 
 
-def _open_openvino(path: Path, settings: EngineSettings) -> Engine:
+def _open_openvino(graph: Path | bytes, settings: EngineSettings) -> Engine:
     from facenet.models.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(path, settings)
+    return OpenVinoEngine(graph, settings)
 
 
 def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]]) -> None:

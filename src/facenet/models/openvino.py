@@ -6,8 +6,8 @@ the one that was asked for.
 
 from __future__ import annotations
 
+import queue
 import sys
-import threading
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,16 +46,19 @@ class OpenVinoEngine:
     package: the module that is OpenVINO. Raises MissingExtraError when it is not installed.
     """
 
-    def __init__(self, path: Path, settings: EngineSettings, *, package: str = PACKAGE) -> None:
+    def __init__(
+        self, graph: Path | bytes, settings: EngineSettings, *, package: str = PACKAGE
+    ) -> None:
         openvino = _import(package)
         core = openvino.Core()
         self._settings = settings
         self._version = openvino.__version__.split("-")[0]
         device = str(settings.device).upper()
         _require(core, device, settings.precision)
-        self._compiled = _compile(core, path, device, settings)
-        self._request = self._compiled.create_infer_request()
-        self._lock = threading.Lock()
+        self._compiled = _compile(core, graph, device, settings)
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(settings.streams):
+            self._free.put(self._compiled.create_infer_request())
         self._inputs = {i.any_name: _shape(i.partial_shape) for i in self._compiled.inputs}
         self._outputs = [sorted(output.get_names()) for output in self._compiled.outputs]
 
@@ -72,11 +75,13 @@ class OpenVinoEngine:
         Raises EngineError when the input does not fit or the run fails.
         """
         check_feeds(self._inputs, feeds)
+        request = self._free.get()
         try:
-            with self._lock:
-                answer = self._request.infer(dict(feeds), share_inputs=True)
+            answer = request.infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, KeyError) as error:
             raise EngineError(f"OpenVINO could not run the graph: {error}") from error
+        finally:
+            self._free.put(request)
         values = [answer[index] for index in range(len(self._outputs))]
         return {
             name: value
@@ -132,25 +137,30 @@ def _require(core: Any, device: str, precision: str) -> None:
         raise EngineError(NO_BF16)
 
 
-def _compile(core: Any, path: Path, device: str, settings: EngineSettings) -> Any:
+def _compile(core: Any, graph: Path | bytes, device: str, settings: EngineSettings) -> Any:
     options: dict[str, Any] = {_HINT: _PRECISIONS[settings.precision]}
     if device == "CPU":
         options |= {
             "INFERENCE_NUM_THREADS": settings.threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": settings.streams,
             "ENABLE_CPU_PINNING": False,
         }
     try:
-        compiled = core.compile_model(str(path), device, options)
+        model = graph if isinstance(graph, bytes) else str(graph)
+        compiled = core.compile_model(core.read_model(model), device, options)
         granted = compiled.get_property(_HINT).get_type_name()
     except (RuntimeError, ValueError) as error:
-        raise EngineError(f"OpenVINO could not load {path}: {error}") from error
+        raise EngineError(f"OpenVINO could not load {_named(graph)}: {error}") from error
     if granted != options[_HINT]:
         raise EngineError(
             f"{settings.precision} was asked for; OpenVINO computes in {granted} on "
             f"{device.lower()}. Choose another precision or device."
         )
     return compiled
+
+
+def _named(graph: Path | bytes) -> str:
+    return "a graph from memory" if isinstance(graph, bytes) else str(graph)
 
 
 def _shape(shape: Any) -> Shape:

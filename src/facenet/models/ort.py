@@ -34,7 +34,7 @@ def available() -> list[str]:
 class OrtEngine:
     """A graph in ONNX Runtime; follows the `Engine` protocol."""
 
-    def __init__(self, path: Path, settings: EngineSettings) -> None:
+    def __init__(self, graph: Path | bytes, settings: EngineSettings) -> None:
         onnxruntime = runtime()
         device = str(settings.device)
         if settings.precision != "fp32":
@@ -50,7 +50,7 @@ class OrtEngine:
             )
         self._settings = settings
         self._version = onnxruntime.__version__
-        self._session = _session(path, _PROVIDERS[device], settings)
+        self._session = _session(graph, _PROVIDERS[device], settings)
         self._inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
 
@@ -82,19 +82,21 @@ class OrtEngine:
         }
 
 
-def _session(path: Path, provider: str, settings: EngineSettings) -> Any:
+def _session(graph: Path | bytes, provider: str, settings: EngineSettings) -> Any:
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = settings.threads // settings.streams
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    model = graph if isinstance(graph, bytes) else str(graph)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=[provider], enable_fallback=0
+            model, options, providers=[provider], enable_fallback=0
         )
     except failures() as error:
-        raise EngineError(f"ONNX Runtime could not load {path}: {error}") from error
+        name = "a graph from memory" if isinstance(graph, bytes) else graph
+        raise EngineError(f"ONNX Runtime could not load {name}: {error}") from error
     session.disable_fallback()  # or a failing device would be left for the CPU during `run`
     if session.get_providers()[0] != provider:
         raise EngineError(
