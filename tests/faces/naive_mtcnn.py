@@ -46,11 +46,10 @@ class ToyNet:
     def cells(self, image):
         """The fields of 12 x 12 pixels at every second pixel, as many as P-net has."""
         rows, columns = (ceil((side - 2) / 2) - 4 for side in image.shape[2:])
-        raw = np.empty((1, 5, rows, columns))
-        for row in range(rows):
-            for column in range(columns):
-                part = image[0, :, 2 * row : 2 * row + 12, 2 * column : 2 * column + 12]
-                raw[0, :, row, column] = self.field(part)
+        raw = np.empty((len(image), 5, rows, columns))
+        for number, row, column in np.ndindex(len(image), rows, columns):
+            part = image[number, :, 2 * row : 2 * row + 12, 2 * column : 2 * column + 12]
+            raw[number, :, row, column] = self.field(part)
         return raw
 
     def field(self, part):

@@ -8,6 +8,14 @@ import pytest
 
 from facenet.faces.resample import AreaSampler, OpenCvSampler
 
+CLOSE = 3e-5
+"""Of values 0 to 255: twice the rounding of float32 there."""
+
+
+def pixels(standardised):
+    """What the networks take, (..., 3, h, w), as values 0 to 255, channels last, in float64."""
+    return np.moveaxis(standardised, -3, -1).astype(float) * 128 + 127.5
+
 
 def noise(height, width, *, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
@@ -31,13 +39,28 @@ def naive_area(part, height, width):
 def test_area_level_is_the_mean_of_touched_pixels(size):
     image = noise(30, 41)
     got = AreaSampler(image).level(*size)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, naive_area(image, *size), rtol=1e-6)
+    assert got.dtype == np.float32 and got.shape == (3, *size)
+    np.testing.assert_allclose(pixels(got), naive_area(image, *size), atol=CLOSE)
 
 
 def test_area_level_of_the_same_size_is_the_picture():
     image = noise(23, 31)
-    assert np.array_equal(AreaSampler(image).level(23, 31), image)
+    assert np.array_equal(pixels(AreaSampler(image).level(23, 31)), image)
+
+
+def test_large_cells_and_small_ones_are_read_alike():
+    """Cells of up to 256 pixels are summed in 16 bits, larger ones in 32."""
+    image = noise(200, 300, seed=6)
+    image[:100] = 255  # sums as large as they get
+    sampler = AreaSampler(image)
+    for size in ((13, 18), (12, 19), (12, 18), (4, 6)):
+        np.testing.assert_allclose(
+            pixels(sampler.level(*size)), naive_area(image, *size), atol=CLOSE
+        )
+    boxes = np.array([[1, 1, 300, 200], [1, 1, 24, 24], [-99, -99, 260, 190]])
+    for crop, (x1, y1, x2, y2) in zip(pixels(sampler.crops(boxes, 12)), boxes, strict=True):
+        part = image[max(y1, 1) - 1 : y2, max(x1, 1) - 1 : x2]
+        np.testing.assert_allclose(crop, naive_area(part, 12, 12), atol=CLOSE)
 
 
 BOXES = [
@@ -57,10 +80,10 @@ BOXES = [
 def test_area_crops_are_cut_at_the_borders(side):
     image = noise(60, 80, seed=1)
     got = AreaSampler(image).crops(np.array(BOXES), side)
-    assert got.shape == (len(BOXES), side, side, 3)
-    for crop, (x1, y1, x2, y2) in zip(got, BOXES, strict=True):
+    assert got.shape == (len(BOXES), 3, side, side) and got.dtype == np.float32
+    for crop, (x1, y1, x2, y2) in zip(pixels(got), BOXES, strict=True):
         part = image[max(y1, 1) - 1 : min(y2, 60), max(x1, 1) - 1 : min(x2, 80)]
-        np.testing.assert_allclose(crop, naive_area(part, side, side), rtol=1e-6)
+        np.testing.assert_allclose(crop, naive_area(part, side, side), atol=CLOSE)
 
 
 def test_sums_that_wrap_around_stay_exact():
@@ -68,11 +91,11 @@ def test_sums_that_wrap_around_stay_exact():
     image = np.full((4000, 5000, 3), 255, np.uint8)
     image[3990:, 4990:] = noise(10, 10, seed=2)
     sampler = AreaSampler(image)
-    assert np.all(sampler.level(12, 16)[:11, :15] == 255)
+    assert np.all(pixels(sampler.level(12, 16))[:11, :15] == 255)
     boxes = np.array([[4991, 3991, 5000, 4000], [4981, 3981, 5000, 4000], [1, 1, 4800, 3900]])
-    got = sampler.crops(boxes, 24)
-    assert np.array_equal(got[0], naive_area(image[3990:, 4990:], 24, 24).astype(np.float32))
-    np.testing.assert_allclose(got[1], naive_area(image[3980:, 4980:], 24, 24), rtol=1e-6)
+    got = pixels(sampler.crops(boxes, 24))
+    assert np.array_equal(got[0], naive_area(image[3990:, 4990:], 24, 24))
+    np.testing.assert_allclose(got[1], naive_area(image[3980:, 4980:], 24, 24), atol=CLOSE)
     assert np.all(got[2] == 255)
 
 
@@ -101,21 +124,20 @@ def naive_padded(image, box):
 def test_opencv_crops_are_zero_outside_the_picture(side):
     image = noise(60, 80, seed=4)
     got = OpenCvSampler(image).crops(np.array(BOXES), side)
-    assert got.dtype == np.float32
-    for crop, box in zip(got, BOXES, strict=True):
+    assert got.dtype == np.float32 and got.shape == (len(BOXES), 3, side, side)
+    for crop, box in zip(pixels(got), BOXES, strict=True):
         padded = naive_padded(image, box)
         expected = cv2.resize(padded, (side, side), interpolation=cv2.INTER_AREA)
-        assert np.array_equal(crop, expected)
-    assert np.array_equal(
-        OpenCvSampler(image).crops(np.array([BOXES[0]]), 24)[0], image[5:29, 4:28]
-    )
+        np.testing.assert_allclose(crop, expected, atol=CLOSE)
+    whole = OpenCvSampler(image).crops(np.array([BOXES[0]]), 24)
+    assert np.array_equal(pixels(whole)[0], image[5:29, 4:28])
 
 
 def test_opencv_shrinks_whole_blocks_to_their_mean():
     image = noise(48, 96, seed=5)
     blocks = image.reshape(24, 2, 48, 2, 3).astype(float).mean(axis=(1, 3))
-    got = OpenCvSampler(image).level(24, 48)
+    got = pixels(OpenCvSampler(image).level(24, 48))
     assert np.array_equal(got, np.floor(got))  # facenet resizes the 8-bit picture
     assert np.abs(got - blocks).max() <= 0.5
     crop = OpenCvSampler(image).crops(np.array([[1, 1, 48, 48]]), 24)[0]
-    np.testing.assert_allclose(crop, blocks[:, :24], rtol=1e-6)  # crops are not rounded
+    np.testing.assert_allclose(pixels(crop), blocks[:, :24], atol=CLOSE)  # crops are not rounded

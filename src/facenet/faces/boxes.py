@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from facenet.types import FloatArray
 
+BLOCK = 256
+"""Boxes that are compared with all others at a time."""
+
 Indices = NDArray[np.intp]
 RealArray = NDArray[np.floating]
 
@@ -31,22 +34,35 @@ def non_maximum_suppression(
     else over the union. ties_last: among equal scores the later row wins (facenet), else the
     earlier one (torchvision).
     """
-    x1, y1, x2, y2 = boxes.T
-    area = (x2 - x1 + pixel) * (y2 - y1 + pixel)
     rising = np.argsort(scores if ties_last else -scores, kind="stable")
     order = rising[::-1] if ties_last else rising
     keep = []
     while order.size:
-        best, rest = order[0], order[1:]
+        block, order = order[:BLOCK], order[BLOCK:]
+        beaten = _beaten(boxes, block, block, threshold, pixel, smaller)
+        alive = np.ones(len(block), bool)
+        for row in np.flatnonzero(beaten.any(axis=1)):
+            if alive[row]:
+                alive[row + 1 :] &= ~beaten[row, row + 1 :]
+        best = block[alive]
         keep.append(best)
-        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + pixel
-        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + pixel
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        both = area[best] + area[rest] - shared
-        whole = np.minimum(area[best], area[rest]) if smaller else both
-        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without any area
-            order = rest[~(shared / whole > threshold)]
-    return np.array(keep, np.intp)
+        order = order[~_beaten(boxes, best, order, threshold, pixel, smaller).any(axis=0)]
+    return np.concatenate([np.zeros(0, np.intp), *keep])
+
+
+def _beaten(
+    boxes: RealArray, best: Indices, rest: Indices, threshold: float, pixel: float, smaller: bool
+) -> NDArray[np.bool_]:
+    """Which of `rest` overlap which of `best` too much: (m, n); a box does not beat itself."""
+    x1, y1, x2, y2 = boxes[rest].T
+    a1, b1, a2, b2 = boxes[best].T[:, :, None]
+    area, own = (x2 - x1 + pixel) * (y2 - y1 + pixel), (a2 - a1 + pixel) * (b2 - b1 + pixel)
+    width = np.minimum(a2, x2) - np.maximum(a1, x1) + pixel
+    height = np.minimum(b2, y2) - np.maximum(b1, y1) + pixel
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    whole = np.minimum(own, area) if smaller else own + area - shared
+    with np.errstate(divide="ignore", invalid="ignore"):  # boxes without any area
+        return np.asarray((shared / whole > threshold) & (best[:, None] != rest))
 
 
 def overlap(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from facenet.errors import ModelFileError, SettingsError
+from facenet.errors import EngineError, ModelFileError, SettingsError
 from facenet.faces.detect import Detector
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.faces.scrfd import Scrfd, ScrfdSettings
 from facenet.models.card import ModelCard
-from facenet.models.engine import EngineSettings
+from facenet.models.catalog import find_card
+from facenet.models.engine import Engine, EngineSettings
 from facenet.models.loader import Model, load_model
 
 DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings
@@ -23,16 +24,39 @@ DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings
 class Family:
     """Detectors that one class runs.
 
-    title: for messages. settings: their options. open: a detector of running engines and options.
+    title: for messages. settings: their options. open: a detector of a name, what its engines
+    run with, and options.
     """
 
     title: str
     settings: type[DetectorSettings]
-    open: Callable[[Model, Any], Detector]
+    open: Callable[[str, EngineSettings, Any], Detector]
 
 
-MTCNN = Family("MTCNN", MtcnnSettings, lambda model, options: Mtcnn(model.engines, options))
-SCRFD = Family("SCRFD", ScrfdSettings, lambda model, options: Scrfd(model.engine, options))
+def _load(name: str, running: EngineSettings) -> Model:
+    return load_model(name, kind="detector", settings=running)
+
+
+def _mtcnn(name: str, running: EngineSettings, options: MtcnnSettings) -> Mtcnn:
+    """MTCNN with a stream for every thread, and bfloat16 to look quickly where there is any."""
+    running = replace(running, streams=running.threads)
+
+    def quick() -> Mapping[str, Engine]:
+        try:
+            return _load(name, replace(running, precision="bf16")).engines
+        except EngineError:  # this processor or runtime has none, or computes wrong in it
+            return {}
+
+    exact = _load(name, running).engines
+    return Mtcnn(exact, options, quick=quick, threads=running.threads)
+
+
+MTCNN = Family("MTCNN", MtcnnSettings, _mtcnn)
+SCRFD = Family(
+    "SCRFD",
+    ScrfdSettings,
+    lambda name, running, options: Scrfd(_load(name, running).engine, options),
+)
 
 
 def family_of(card: ModelCard) -> Family:
@@ -75,6 +99,5 @@ def open_detector(
     Raises UnknownModelError, EngineError, SettingsError for options of another family, and
     ModelFileError for a card nothing here can run.
     """
-    model = load_model(name, kind="detector", settings=running)
-    settings = detector_settings(model.card, options)
-    return family_of(model.card).open(model, settings)
+    card = find_card(name, kind="detector")
+    return family_of(card).open(card.name, running, detector_settings(card, options))

@@ -8,9 +8,12 @@ do not depend on the pictures it is detected with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, inf
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +21,21 @@ from numpy.typing import NDArray
 from facenet.errors import SettingsError
 from facenet.faces.boxes import Indices, RealArray, non_maximum_suppression, regressed, squared
 from facenet.faces.detect import largest_first
+from facenet.faces.networks import CELL, CHUNKS, STRIDE, Networks
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray, IntArray
 
 Mask = NDArray[np.bool_]
+A = TypeVar("A")
+B = TypeVar("B")
 
-CELL, STRIDE = 12, 2
-"""Field of view of P-net and the step between its cells, in pixels of a level."""
 SIDES = {"rnet": 24, "onet": 48}
 """Side of the crops that a net judges, in pixels."""
-CHUNK = 512
-"""Crops that go through R-net or O-net at once: bounds memory (facenet-pytorch#105)."""
 PIXELS = 1 << 23
-"""Pixels of pictures worked on together (one picture may have more): bounds memory as well."""
+"""Pixels of pictures worked on together (one picture may have more): bounds memory."""
+LARGE = 1 << 20
+"""Pixels of pictures from which on it is worth while to look quickly first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,40 +138,86 @@ class _Candidates:
         return _Candidates(self.boxes[rows], self.scores[rows], self.image[rows], points)
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Pictures that are worked on together: their samplers, sizes (height, width), and who looks
+    at them."""
+
+    samplers: list[Sampler]
+    sizes: list[tuple[int, int]]
+    networks: Networks
+
+
 class Mtcnn:
-    """The detector. engines: "pnet", "rnet", "onet" as in the card `mtcnn`."""
+    """The detector.
+
+    engines: "pnet", "rnet", "onet" as in the card `mtcnn`. quick: gives the same networks in
+    quicker arithmetic, which look at large pictures first (see `Networks`); called when the first
+    one comes. threads: tasks at once; the engines should take as many runs.
+    """
 
     def __init__(
-        self, engines: Mapping[str, Engine], settings: MtcnnSettings | None = None
+        self,
+        engines: Mapping[str, Engine],
+        settings: MtcnnSettings | None = None,
+        *,
+        quick: Callable[[], Mapping[str, Engine]] = dict,
+        threads: int = 1,
     ) -> None:
         self.settings = settings or MtcnnSettings()
-        self._engines = engines
         self._rules = EXACTNESS[self.settings.exactness]
+        self._engines, self._make_quick = engines, quick
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
 
-        A picture smaller than `min_face_size` has no faces. P-net sees one picture at a time,
-        R-net and O-net the crops of several, up to `PIXELS` of pictures.
+        A picture smaller than `min_face_size` has no faces. The levels of several pictures, up to
+        `PIXELS` of pictures, are worked on side by side, and their crops together.
         """
         return [faces for group in _groups(images) for faces in self._together(group)]
 
+    @cached_property
+    def _quickly(self) -> Networks:
+        return Networks(self._engines, self._make_quick())
+
+    def _networks(self, sizes: list[tuple[int, int]]) -> Networks:
+        large = sum(height * width for height, width in sizes) >= LARGE
+        return self._quickly if large else Networks(self._engines)
+
+    def _map(self, work: Callable[[A], B], jobs: Iterable[A]) -> list[B]:
+        """Do independent jobs, side by side where there are threads."""
+        return list(self._pool.map(work, jobs) if self._pool else map(work, jobs))
+
     def _together(self, images: Sequence[ImageArray]) -> list[Faces]:
-        samplers = [self._rules.sampler(image) for image in images]
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        found = [
-            self._propose(sampler, size, number)
-            for number, (sampler, size) in enumerate(zip(samplers, sizes, strict=True))
-        ]
-        candidates = _joined(found)
-        candidates = self._refine(candidates, samplers, sizes)
-        candidates = self._output(candidates, samplers, sizes)
+        work = _Work(self._map(self._rules.sampler, images), sizes, self._networks(sizes))
+        candidates = self._propose(work)
+        candidates = self._refine(candidates, work)
+        candidates = self._output(candidates, work)
         return [_faces(candidates, number) for number in range(len(images))]
 
-    def _propose(self, sampler: Sampler, size: tuple[int, int], number: int) -> _Candidates:
-        """P-net over the pyramid of one picture."""
-        found = [self._level(sampler, size, scale) for scale in self._scales(size)]
-        cells = np.concatenate([np.zeros((0, 9), self._rules.real), *found])
+    def _propose(self, work: _Work) -> _Candidates:
+        """P-net over the pyramids of all pictures, the largest levels first."""
+        levels = [
+            (number, scale)
+            for number, size in enumerate(work.sizes)
+            for scale in self._scales(size)
+        ]
+        largest_first = sorted(
+            levels, key=lambda level: max(work.sizes[level[0]]) * level[1], reverse=True
+        )
+        cells = self._map(lambda level: self._level(work, *level), largest_first)
+        by_level = dict(zip(largest_first, cells, strict=True))
+        found: list[list[RealArray]] = [[] for _ in work.sizes]
+        for level in levels:
+            found[level[0]].append(by_level[level])
+        return _joined(self._map(self._proposed, list(enumerate(found))))
+
+    def _proposed(self, found: tuple[int, list[RealArray]]) -> _Candidates:
+        """What is left of the cells of one picture, by falling scale."""
+        number, levels = found
+        cells = np.concatenate([np.zeros((0, 9), self._rules.real), *levels])
         scores = cells[:, 8].astype(np.float32)
         keep = self._suppress(cells[:, :4], scores, 0.7)
         boxes = squared(regressed(cells[keep, :4], cells[keep, 4:8], pixel=0.0))
@@ -184,45 +234,37 @@ class Mtcnn:
             side *= factor
         return scales
 
-    def _level(self, sampler: Sampler, size: tuple[int, int], scale: float) -> RealArray:
+    def _level(self, work: _Work, number: int, scale: float) -> RealArray:
         """Cells of one level that reach the threshold: (n, 9), box + offsets + score."""
-        height, width = (self._rules.level_size(side * scale) for side in size)
-        pixels = _standardised(sampler.level(height, width)[None])
-        answer = self._engines["pnet"].run({"image": pixels})
-        score, offset = answer["score"][0], answer["offset"][0]
-        reached = score >= self.settings.thresholds[0]
-        if self._rules.by_column:
-            columns, rows = np.nonzero(reached.T)
-        else:
-            rows, columns = np.nonzero(reached)
-        real = self._rules.real
-        first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
+        rules, threshold = self._rules, self.settings.thresholds[0]
+        height, width = (rules.level_size(side * scale) for side in work.sizes[number])
+        level = work.samplers[number].level(height, width)
+        cells = work.networks.cells(level, threshold, by_column=rules.by_column)
+        moves = cells.offsets
+        if rules.mirror_single and len(cells.rows) == 1:
+            _, moves = work.networks.look(level, cells.rows, cells.width - 1 - cells.columns)
+        real = rules.real
+        first = STRIDE * np.stack([cells.columns, cells.rows], axis=1).astype(real)
         corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
-        scores = score[rows, columns]
-        if self._rules.mirror_single and len(rows) == 1:
-            offset = offset[:, :, ::-1]
-        moves = offset[:, rows, columns].T
-        cells = np.concatenate([*corners, moves, scores[:, None]], axis=1).astype(real)
-        return cells[self._suppress(cells[:, :4], scores, 0.5)]
+        found = np.concatenate([*corners, moves, cells.scores[:, None]], axis=1).astype(real)
+        return found[self._suppress(found[:, :4], cells.scores, 0.5)]
 
-    def _refine(
-        self, candidates: _Candidates, samplers: list[Sampler], sizes: list[tuple[int, int]]
-    ) -> _Candidates:
+    def _refine(self, candidates: _Candidates, work: _Work) -> _Candidates:
         """R-net: throw out, move and square the proposals."""
-        candidates, answer = self._judge("rnet", candidates, samplers, sizes)
-        passed = answer["score"] > self.settings.thresholds[1]
+        threshold = self.settings.thresholds[1]
+        candidates, answer = self._judge("rnet", candidates, work, threshold)
+        passed = answer["score"] > threshold
         candidates, offset = candidates.take(passed), answer["offset"][passed]
         keep = self._per_image(candidates, lambda c: self._suppress(c.boxes, c.scores, 0.7))
         candidates, offset = candidates.take(keep), offset[keep]
         boxes = squared(regressed(candidates.boxes, offset, pixel=1.0))
         return _Candidates(boxes, candidates.scores, candidates.image)
 
-    def _output(
-        self, candidates: _Candidates, samplers: list[Sampler], sizes: list[tuple[int, int]]
-    ) -> _Candidates:
+    def _output(self, candidates: _Candidates, work: _Work) -> _Candidates:
         """O-net: the last judgement, with landmarks placed in the box before it is moved."""
-        candidates, answer = self._judge("onet", candidates, samplers, sizes)
-        passed = answer["score"] > self.settings.thresholds[2]
+        threshold = self.settings.thresholds[2]
+        candidates, answer = self._judge("onet", candidates, work, threshold)
+        passed = answer["score"] > threshold
         candidates = candidates.take(passed)
         corner = candidates.boxes[:, None, :2]
         extent = candidates.boxes[:, None, 2:] - corner + 1
@@ -232,34 +274,25 @@ class Mtcnn:
         final = _Candidates(boxes, candidates.scores, candidates.image, landmarks)
         final = final.take(self._per_image(final, _suppress_inner))
         first_pixel = final.boxes + np.array([1, 1, 0, 0], self._rules.real)
-        return final.take(_touches(first_pixel, np.array(sizes)[final.image]))
+        return final.take(_touches(first_pixel, np.array(work.sizes)[final.image]))
 
     def _judge(
-        self,
-        net: str,
-        candidates: _Candidates,
-        samplers: list[Sampler],
-        sizes: list[tuple[int, int]],
+        self, net: str, candidates: _Candidates, work: _Work, threshold: float
     ) -> tuple[_Candidates, dict[str, FloatArray]]:
         """Run R-net or O-net on the crops of the candidates, in bounded chunks."""
-        usable = _touches(candidates.boxes, np.array(sizes)[candidates.image])
+        usable = _touches(candidates.boxes, np.array(work.sizes)[candidates.image])
         candidates = candidates.take(usable)
         boxes = np.trunc(candidates.boxes).astype(np.int64)
-        parts = []
-        for start in range(0, len(boxes), CHUNK):
-            rows = slice(start, start + CHUNK)
-            crops = _crops(samplers, candidates.image[rows], boxes[rows], SIDES[net])
-            parts.append(self._run(net, crops))
-        answer = _stacked(parts)
+
+        def chunk(start: int) -> dict[str, FloatArray]:
+            rows = slice(start, start + CHUNKS[net])
+            crops = _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
+            return work.networks.judge(net, crops, threshold)
+
+        answer = _stacked(self._map(chunk, range(0, len(boxes), CHUNKS[net])))
         whole = boxes.astype(self._rules.real)
         judged = whole if self._rules.whole_boxes else candidates.boxes
         return _Candidates(judged, answer["score"], candidates.image), answer
-
-    def _run(self, net: str, crops: FloatArray) -> dict[str, FloatArray]:
-        """Judge crops, one alone as two: a runtime may add up a single row in another order."""
-        pair = np.repeat(crops, 2, axis=0) if len(crops) == 1 else crops
-        answer = self._engines[net].run({"image": _standardised(pair)})
-        return {name: values[: len(crops)] for name, values in answer.items()}
 
     def _suppress(self, boxes: RealArray, scores: FloatArray, threshold: float) -> Indices:
         rules = self._rules
@@ -284,15 +317,9 @@ def _suppress_inner(candidates: _Candidates) -> Indices:
     )
 
 
-def _standardised(pixels: FloatArray) -> FloatArray:
-    """(n, h, w, 3) values 0 to 255 -> contiguous (n, 3, h, w), (x - 127.5) / 128."""
-    scaled = (pixels - np.float32(127.5)) * np.float32(0.0078125)
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-
-
 def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int) -> FloatArray:
-    """Crops in the order of the boxes, each from its own picture: float32 (n, side, side, 3)."""
-    out = np.empty((len(boxes), side, side, 3), np.float32)
+    """Crops in the order of the boxes, each from its own picture: float32 (n, 3, side, side)."""
+    out = np.empty((len(boxes), 3, side, side), np.float32)
     for number in np.unique(image):
         rows = image == number
         out[rows] = samplers[number].crops(boxes[rows], side)

@@ -1,0 +1,133 @@
+"""Looking twice, quickly and then exactly, against looking exactly at everything."""
+
+import cv2
+import numpy as np
+import pytest
+from naive_mtcnn import ToyNet, toy_nets
+
+from facenet.faces.mtcnn import EXACTNESS, LARGE, Mtcnn, MtcnnSettings
+from facenet.faces.networks import CHUNKS, LEAST, MARGIN, Networks
+from facenet.faces.resample import AreaSampler
+from facenet.images import load_image
+from facenet.models.loader import load_model
+
+NOISE = 0.9 * min(MARGIN.values())
+"""How far off the quick engine of these tests is, at most."""
+
+
+class Quick:
+    """An engine whose scores are off by up to `NOISE`, and whose other answers are useless."""
+
+    def __init__(self, engine, *, noise=NOISE):
+        self.engine, self.noise, self.runs = engine, noise, []
+        self.inputs, self.describe = engine.inputs, engine.describe
+        self._random = np.random.RandomState(0)
+
+    def run(self, feeds):
+        answer = self.engine.run(feeds)
+        self.runs.append(len(answer["score"]))
+        noise = self._random.uniform(-self.noise, self.noise, answer["score"].shape)
+        wrong = {name: np.full_like(values, 7) for name, values in answer.items()}
+        return {**wrong, "score": (answer["score"] + noise).astype(np.float32)}
+
+
+def quick_nets(nets, **options):
+    return {name: Quick(net, **options) for name, net in nets.items()}
+
+
+def picture(height, width, *, seed):
+    coarse = np.random.RandomState(seed).randint(0, 256, (9, 13, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def real(session_home):
+    return load_model("mtcnn").engines
+
+
+@pytest.mark.parametrize("size", [(40, 50), (41, 50), (40, 51), (41, 51), (12, 13), (13, 12)])
+@pytest.mark.parametrize("nets", ["toy", "real"])
+def test_a_cell_asked_alone_answers_as_in_its_level(size, nets, real):
+    engines = toy_nets() if nets == "toy" else real
+    level = AreaSampler(picture(80, 100, seed=1)).level(*size)
+    whole = engines["pnet"].run({"image": level[None]})
+    rows, columns = (axis.ravel() for axis in np.indices(whole["score"].shape[1:]))
+    order = np.random.RandomState(0).permutation(len(rows))
+    rows, columns = rows[order], columns[order]
+    scores, offsets = Networks(engines).look(level, rows, columns)
+    np.testing.assert_allclose(scores, whole["score"][0][rows, columns], atol=2e-6)
+    np.testing.assert_allclose(offsets, whole["offset"][0][:, rows, columns].T, atol=2e-6)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_cells_of_a_level_are_the_exact_ones(by_column):
+    level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)
+    expected = Networks(toy_nets()).cells(level, 0.6, by_column=by_column)
+    nets = toy_nets()
+    quick = quick_nets(nets)
+    found = Networks(nets, quick).cells(level, 0.6, by_column=by_column)
+    assert 20 < len(expected.rows) < expected.width * 26 - 20
+    assert quick["pnet"].runs == [1]
+    for name in ("rows", "columns"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.scores, expected.scores, atol=2e-6)
+    np.testing.assert_allclose(found.offsets, expected.offsets, atol=2e-6)
+    assert found.width == expected.width
+
+
+def test_crops_above_the_threshold_are_judged_by_the_exact_engine():
+    crops = np.random.RandomState(3).standard_normal((300, 3, 24, 24)).astype(np.float32)
+    crops += np.random.RandomState(4).standard_normal((300, 3, 1, 1)).astype(np.float32)
+    net = ToyNet("rnet")
+    expected = net.run({"image": crops})
+    above = expected["score"] > 0.7
+    assert 20 < above.sum() < 280
+    exact = ToyNet("rnet")
+    answer = Networks({"rnet": exact}, {"rnet": Quick(net)}).judge("rnet", crops, 0.7)
+    assert np.array_equal(answer["score"] > 0.7, above)
+    for name in ("score", "offset"):
+        np.testing.assert_allclose(answer[name][above], expected[name][above], atol=1e-6)
+    # Only some were looked at twice.
+    assert sum(shape[0] for shape in exact.shapes) < 2 * len(crops)
+    assert max(shape[0] for shape in exact.shapes) <= CHUNKS["rnet"]
+
+
+def test_few_crops_are_judged_at_once():
+    crops = np.zeros((LEAST - 1, 3, 24, 24), np.float32)
+    quick = Quick(ToyNet("rnet"))
+    Networks(toy_nets(), {"rnet": quick}).judge("rnet", crops, 0.7)
+    assert quick.runs == []
+
+
+def test_a_quick_engine_off_by_more_than_the_margin_would_be_noticed():
+    """The other tests can fail: with a useless quick engine, cells are lost."""
+    level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)
+    expected = Networks(toy_nets()).cells(level, 0.6, by_column=False)
+    nets = toy_nets()
+    found = Networks(nets, quick_nets(nets, noise=0.5)).cells(level, 0.6, by_column=False)
+    assert len(found.rows) < len(expected.rows)
+
+
+@pytest.mark.parametrize("mode", list(EXACTNESS))
+def test_the_whole_cascade_finds_the_same_faces(mode, real, examples):
+    photo = load_image(examples / "photos/group.jpg")
+    photos = [np.concatenate([photo, photo[::-1]]), photo, photo[:, ::-1]]
+    assert sum(p.shape[0] * p.shape[1] for p in photos) >= LARGE
+    settings = MtcnnSettings(exactness=mode)
+    expected = Mtcnn(real, settings).detect(photos)
+    quick = quick_nets(real)
+    found = Mtcnn(real, settings, quick=lambda: quick, threads=2).detect(photos)
+    assert [len(faces) for faces in found] == [len(faces) for faces in expected]
+    assert sum(map(len, found)) >= 8
+    assert sum(quick["pnet"].runs) and sum(quick["rnet"].runs) and not quick["onet"].runs
+    for ours, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.boxes, plain.boxes, atol=1e-2)
+        np.testing.assert_allclose(ours.landmarks, plain.landmarks, atol=1e-2)
+        np.testing.assert_allclose(ours.detection_score, plain.detection_score, atol=1e-5)
+
+
+def test_small_pictures_are_looked_at_once(real):
+    def never():
+        raise AssertionError("nobody should ask for the quick engines")
+
+    assert Mtcnn(real, quick=never).detect([np.zeros((100, 100, 3), np.uint8)])[0].boxes.size == 0
