@@ -6,7 +6,7 @@ import pytest
 from naive_mtcnn import ToyNet, toy_nets
 
 from facenet.faces.mtcnn import EXACTNESS, LARGE, Mtcnn, MtcnnSettings
-from facenet.faces.networks import CHUNKS, LEAST, MARGIN, Networks
+from facenet.faces.networks import CHUNKS, MARGIN, Networks
 from facenet.faces.resample import AreaSampler
 from facenet.images import load_image
 from facenet.models.loader import load_model
@@ -75,28 +75,31 @@ def test_cells_of_a_level_are_the_exact_ones(by_column):
     assert found.width == expected.width
 
 
-def test_crops_above_the_threshold_are_judged_by_the_exact_engine():
+def test_crops_above_the_threshold_are_never_passed_over():
     crops = np.random.RandomState(3).standard_normal((300, 3, 24, 24)).astype(np.float32)
     crops += np.random.RandomState(4).standard_normal((300, 3, 1, 1)).astype(np.float32)
     net = ToyNet("rnet")
-    expected = net.run({"image": crops})
-    above = expected["score"] > 0.7
+    above = net.run({"image": crops})["score"] > 0.7
     assert 20 < above.sum() < 280
-    exact = ToyNet("rnet")
-    answer = Networks({"rnet": exact}, {"rnet": Quick(net)}).judge("rnet", crops, 0.7)
-    assert np.array_equal(answer["score"] > 0.7, above)
-    for name in ("score", "offset"):
-        np.testing.assert_allclose(answer[name][above], expected[name][above], atol=1e-6)
-    # Only some were looked at twice.
-    assert sum(shape[0] for shape in exact.shapes) < 2 * len(crops)
-    assert max(shape[0] for shape in exact.shapes) <= CHUNKS["rnet"]
+    networks = Networks(toy_nets(), {"rnet": Quick(net)})
+    near = networks.near("rnet", crops, 0.7)
+    assert networks.quick("rnet") and not networks.quick("onet")
+    assert np.all(near[above]) and near.sum() < 300
 
 
-def test_few_crops_are_judged_at_once():
-    crops = np.zeros((LEAST - 1, 3, 24, 24), np.float32)
-    quick = Quick(ToyNet("rnet"))
-    Networks(toy_nets(), {"rnet": quick}).judge("rnet", crops, 0.7)
-    assert quick.runs == []
+def test_crops_are_judged_in_filled_chunks():
+    net = ToyNet("onet")
+    crops = np.random.RandomState(3).standard_normal((45, 3, 48, 48)).astype(np.float32)
+    expected = net.run({"image": crops})
+    answer = Networks({"onet": net}).judge("onet", crops)
+    assert [shape[0] for shape in net.shapes] == [45, CHUNKS["onet"], 16]
+    for name, values in expected.items():
+        np.testing.assert_allclose(answer[name], values, atol=1e-6)
+    counts = []
+    for number in range(1, 34):
+        Networks({"onet": net}).judge("onet", crops[:number])
+        counts.append(net.shapes[-1][0])
+    assert sorted(set(counts)) == [2, 3, 4, 6, 8, 12, 16, 24, 32]
 
 
 def test_a_quick_engine_off_by_more_than_the_margin_would_be_noticed():

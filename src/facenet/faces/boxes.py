@@ -55,14 +55,18 @@ def _beaten(
 ) -> NDArray[np.bool_]:
     """Which of `rest` overlap which of `best` too much: (m, n); a box does not beat itself."""
     x1, y1, x2, y2 = boxes[rest].T
-    a1, b1, a2, b2 = boxes[best].T[:, :, None]
+    a1, b1, a2, b2 = boxes[best].T
+    width = np.minimum(a2[:, None], x2) - np.maximum(a1[:, None], x1) + pixel
+    height = np.minimum(b2[:, None], y2) - np.maximum(b1[:, None], y1) + pixel
+    beaten = (width > 0) & (height > 0) & (best[:, None] != rest)
+    one, other = np.nonzero(beaten)
+    shared = width[one, other] * height[one, other]
     area, own = (x2 - x1 + pixel) * (y2 - y1 + pixel), (a2 - a1 + pixel) * (b2 - b1 + pixel)
-    width = np.minimum(a2, x2) - np.maximum(a1, x1) + pixel
-    height = np.minimum(b2, y2) - np.maximum(b1, y1) + pixel
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area, own = area[other], own[one]
     whole = np.minimum(own, area) if smaller else own + area - shared
     with np.errstate(divide="ignore", invalid="ignore"):  # boxes without any area
-        return np.asarray((shared / whole > threshold) & (best[:, None] != rest))
+        beaten[one, other] = shared / whole > threshold
+    return np.asarray(beaten)
 
 
 def overlap(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -279,18 +279,26 @@ class Mtcnn:
     def _judge(
         self, net: str, candidates: _Candidates, work: _Work, threshold: float
     ) -> tuple[_Candidates, dict[str, FloatArray]]:
-        """Run R-net or O-net on the crops of the candidates, in bounded chunks."""
+        """Run R-net or O-net on the crops of the candidates, in bounded chunks; those that surely
+        do not reach the threshold are gone already."""
         usable = _touches(candidates.boxes, np.array(work.sizes)[candidates.image])
         candidates = candidates.take(usable)
         boxes = np.trunc(candidates.boxes).astype(np.int64)
+        networks = work.networks
 
-        def chunk(start: int) -> dict[str, FloatArray]:
-            rows = slice(start, start + CHUNKS[net])
+        def near(rows: Indices) -> Mask:
             crops = _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
-            return work.networks.judge(net, crops, threshold)
+            return networks.near(net, crops, threshold)
 
-        answer = _stacked(self._map(chunk, range(0, len(boxes), CHUNKS[net])))
-        whole = boxes.astype(self._rules.real)
+        def judge(rows: Indices) -> dict[str, FloatArray]:
+            crops = _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
+            return networks.judge(net, crops)
+
+        rows = np.arange(len(boxes))
+        if networks.quick(net):
+            rows = rows[np.concatenate([np.zeros(0, bool), *self._map(near, _chunks(rows, net))])]
+        answer = _stacked(self._map(judge, _chunks(rows, net)))
+        candidates, whole = candidates.take(rows), boxes[rows].astype(self._rules.real)
         judged = whole if self._rules.whole_boxes else candidates.boxes
         return _Candidates(judged, answer["score"], candidates.image), answer
 
@@ -324,6 +332,11 @@ def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int)
         rows = image == number
         out[rows] = samplers[number].crops(boxes[rows], side)
     return out
+
+
+def _chunks(rows: Indices, net: str) -> list[Indices]:
+    size = CHUNKS[net]
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _touches(boxes: RealArray, sizes: IntArray) -> Mask:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from facenet.faces.boxes import Indices
 from facenet.models.engine import Engine
@@ -26,10 +27,8 @@ MARGIN = {"pnet": 0.1, "rnet": 0.05}
 too many crops pass for a quick look to be worth its while."""
 CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
-LEAST = 16
-"""Crops below which nothing is gained by looking quickly first."""
-
 Answer = dict[str, FloatArray]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +109,22 @@ class Networks:
         answer = self._exact["pnet"].run({"image": np.ascontiguousarray(strip[None])})
         return answer["score"].reshape(-1), answer["offset"].reshape(4, -1).T
 
-    def judge(self, net: str, crops: FloatArray, threshold: float) -> Answer:
+    def quick(self, net: str) -> bool:
+        """Whether "rnet" or "onet" is looked through quickly first."""
+        return net in MARGIN and net in self._quick
+
+    def near(self, net: str, crops: FloatArray, threshold: float) -> Mask:
+        """Which crops, float32 (n, 3, side, side), standardised, "rnet" or "onet" has to judge
+        exactly: bool (n,), where `quick`. The others surely score below the threshold."""
+        score = _run(self._quick[net], crops, CHUNKS[net])["score"]
+        return np.asarray(score > threshold - MARGIN[net])
+
+    def judge(self, net: str, crops: FloatArray) -> Answer:
         """What "rnet" or "onet" says of crops, float32 (n, 3, side, side), standardised.
 
-        Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10): the exact
-        engine's of all crops that it scores above the threshold.
+        Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10).
         """
-        exact, quick, size = self._exact[net], self._quick.get(net), CHUNKS[net]
-        if quick is None or net not in MARGIN or len(crops) < LEAST:
-            return _run(exact, crops, size)
-        answer = _run(quick, crops, size)
-        near = np.flatnonzero(answer["score"] > threshold - MARGIN[net])
-        if len(near):
-            for name, values in _run(exact, crops[near], size).items():
-                answer[name][near] = values
-        return answer
+        return _run(self._exact[net], crops, CHUNKS[net])
 
 
 def _run(engine: Engine, crops: FloatArray, size: int) -> Answer:

@@ -8,7 +8,8 @@ area resize (parts outside are zero). Both give what the networks take: float32,
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +19,8 @@ from facenet.types import FloatArray, ImageArray, IntArray
 
 Lanes = NDArray[np.uint64]
 
-LANE = (1 << 16) // 256
-"""Pixels of a cell whose sum surely fits into 16 bits."""
+CELL = 16
+"""Side of the largest cell whose sum surely fits into 16 bits: 16 * 16 * 255 < 2^16."""
 STRIP = 1 << 16
 """Pixels of the picture that are summed up together: they should stay in the processor's cache."""
 
@@ -45,36 +46,25 @@ class AreaSampler:
     Row i of n takes input rows floor(i*H/n) to ceil((i+1)*H/n); columns likewise (torch's
     adaptive_avg_pool2d). The sums are differences of an integral image. It holds the last 16 bits
     of the sums of red, green and blue side by side in one 64-bit number, which is looked up at
-    once; the difference of two sums is right as long as it fits into 16 bits itself. For larger
-    cells there is one of 32 bits, made when it is needed.
+    once; a difference is right as long as it fits into 16 bits itself. Larger cells are summed up
+    from parts.
     """
 
     def __init__(self, image: ImageArray) -> None:
-        import cv2
-
-        self._image = image
         self._height, self._width = image.shape[:2]
-        sums = cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S)
-        self._lanes: Lanes = np.asarray(sums).astype(np.uint16).view(np.uint64)[..., 0]
-        """Sums above and left of each corner, packed: (H + 1, W + 1)."""
+        self._packed = _integral(image)
 
     def level(self, height: int, width: int) -> FloatArray:
         """The whole picture at another size: float32 (3, height, width), standardised."""
         top, bottom = (edge[0] for edge in _cells(np.array([self._height]), height))
         left, right = (edge[0] for edge in _cells(np.array([self._width]), width))
-        rows, columns = bottom - top, right - left
-        wide = int(rows.max() * columns.max()) > LANE
         out = np.empty((3, height, width), np.float32)
         step = max(1, STRIP // self._width)
         for start in range(0, height, step):
-            strip = slice(start, start + step)
-            area = (rows[strip, None] * columns).astype(np.float32)
-            if wide:
-                total = self._sums[bottom[strip]] - self._sums[top[strip]]
-                sums = total[:, right] - total[:, left]
-            else:
-                sums = _unpacked(self._strip(top[strip], bottom[strip], left, right))
-            _standardise(np.moveaxis(sums, -1, 0), area, out[:, strip])
+            rows = slice(start, start + step)
+            area = ((bottom - top)[rows, None] * (right - left)).astype(np.float32)
+            sums = _summed(self._strip, (top[rows], bottom[rows]), (left, right))
+            _standardise(np.moveaxis(sums, -1, 0), area, out[:, rows])
         return out
 
     def crops(self, boxes: IntArray, side: int) -> FloatArray:
@@ -88,48 +78,30 @@ class AreaSampler:
         height = np.minimum(boxes[:, 3], self._height) - y
         top, bottom = (edge + y[:, None] for edge in _cells(height, side))
         left, right = (edge + x[:, None] for edge in _cells(width, side))
-        area = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-        wide = area.max(axis=(1, 2), initial=0) > LANE
+        area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).astype(np.float32)
         out = np.empty((len(boxes), 3, side, side), np.float32)
-        for rows, read in ((~wide, self._narrow_crops), (wide, self._wide_crops)):
-            if np.any(rows):
-                sums = read(*(edge[rows] for edge in (top, bottom, left, right)))
-                part = np.empty((len(sums), 3, side, side), np.float32)
-                _standardise(np.moveaxis(sums, -1, 1), area[rows, None].astype(np.float32), part)
-                out[rows] = part
+        wide = np.maximum(width, height) > CELL * (side - 1)
+        for rows in (np.flatnonzero(~wide), np.flatnonzero(wide)):
+            if len(rows):
+                ends = (top[rows], bottom[rows]), (left[rows], right[rows])
+                sums = np.moveaxis(_summed(self._windows, *ends), -1, 1)
+                part = np.empty((len(rows), 3, side, side), np.float32)
+                out[rows] = _standardise(sums, area[rows, None], part)
         return out
 
-    @cached_property
-    def _sums(self) -> NDArray[np.int32]:
-        """The same sums in 32 bits: (H + 1, W + 1, 3). It may wrap around in large pictures, but
-        differences are exact, since one cell sums far below 2^31."""
-        import cv2
-
-        return np.asarray(cv2.integral(self._image, sdepth=cv2.CV_32S), np.int32)
-
     def _strip(self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray) -> Lanes:
-        """Sums of some rows of a level: packed (rows, width)."""
-        rows = _less(self._lanes.take(bottom, axis=0), self._lanes.take(top, axis=0))
+        """Sums of cells in whole rows (n,) and columns (m,): packed (n, m)."""
+        rows = _less(self._packed.take(bottom, axis=0), self._packed.take(top, axis=0))
         return _less(rows.take(right, axis=1), rows.take(left, axis=1))
 
-    def _narrow_crops(
-        self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray
-    ) -> NDArray[np.uint16]:
-        flat, width = self._lanes.reshape(-1), self._width + 1
+    def _windows(self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray) -> Lanes:
+        """Sums of cells of windows, each with its own rows (n, k) and columns (n, m): packed
+        (n, k, m)."""
+        flat, width = self._packed.reshape(-1), self._width + 1
         above, below = (top * width)[:, :, None], (bottom * width)[:, :, None]
         left, right = left[:, None, :], right[:, None, :]
         ends = _less(flat.take(below + right), flat.take(above + right))
-        return _unpacked(_less(ends, _less(flat.take(below + left), flat.take(above + left))))
-
-    def _wide_crops(
-        self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray
-    ) -> NDArray[np.int32]:
-        sums = self._sums
-        top, bottom = top[:, :, None], bottom[:, :, None]
-        left, right = left[:, None, :], right[:, None, :]
-        return np.asarray(
-            sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        )
+        return _less(ends, _less(flat.take(below + left), flat.take(above + left)))
 
 
 class OpenCvSampler:
@@ -160,6 +132,46 @@ class OpenCvSampler:
             scaled = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
             _standardise(np.moveaxis(np.asarray(scaled), -1, 0), np.float32(1), out[row])
         return out
+
+
+def _integral(image: ImageArray) -> Lanes:
+    """Sums above and left of each corner of uint8 (H, W, 3), packed: (H + 1, W + 1)."""
+    import cv2
+
+    height, width = image.shape[:2]
+    out = np.zeros((height + 1, width + 1, 4), np.uint16)
+    step = max(1, STRIP // width)
+    for start in range(0, height, step):
+        band = cv2.cvtColor(image[start : start + step], cv2.COLOR_RGB2RGBA)
+        sums = np.asarray(cv2.integral(band, sdepth=cv2.CV_32S))[1:]
+        rows = out[start + 1 : start + 1 + len(sums)]
+        np.copyto(rows, sums, casting="unsafe")
+        np.add(rows, out[start], out=rows)
+    return out.view(np.uint64)[..., 0]
+
+
+def _summed(
+    read: Callable[[IntArray, IntArray, IntArray, IntArray], Lanes],
+    rows: tuple[IntArray, IntArray],
+    columns: tuple[IntArray, IntArray],
+) -> NDArray[np.unsignedinteger]:
+    """Sums of cells as `read` gives them, of parts where they are too large: (..., 3).
+
+    rows, columns: starts and ends of the cells.
+    """
+    row_parts, column_parts = _parts(*rows), _parts(*columns)
+    if len(row_parts) == len(column_parts) == 1:
+        return _unpacked(read(*rows, *columns))
+    parts = [_unpacked(read(*r, *c)) for r in row_parts for c in column_parts]
+    return np.asarray(np.sum(parts, axis=0, dtype=np.uint32))
+
+
+def _parts(start: IntArray, end: IntArray) -> list[tuple[IntArray, IntArray]]:
+    """Starts and ends of as many equal parts as keep each within `CELL` pixels."""
+    size = end - start
+    count = -(-int(size.max()) // CELL)
+    edges = [start + size * part // count for part in range(count + 1)]
+    return list(pairwise(edges))
 
 
 def _less(a: Lanes, b: Lanes) -> Lanes:
