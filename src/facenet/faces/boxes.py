@@ -54,7 +54,7 @@ def _beaten(
     boxes: RealArray, best: Indices, rest: Indices, threshold: float, pixel: float, smaller: bool
 ) -> NDArray[np.bool_]:
     """Which of `rest` overlap which of `best` too much: (m, n); a box does not beat itself."""
-    x1, y1, x2, y2 = boxes[rest].T
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes[rest].T)
     a1, b1, a2, b2 = boxes[best].T
     width = np.minimum(a2[:, None], x2) - np.maximum(a1[:, None], x1) + pixel
     height = np.minimum(b2[:, None], y2) - np.maximum(b1[:, None], y1) + pixel

@@ -8,27 +8,24 @@ do not depend on the pictures it is detected with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, inf
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import SettingsError
+from facenet.faces.beside import Beside
 from facenet.faces.boxes import Indices, RealArray, non_maximum_suppression, regressed, squared
 from facenet.faces.detect import largest_first
-from facenet.faces.networks import CELL, CHUNKS, STRIDE, Networks
+from facenet.faces.networks import CELL, CHUNKS, STRIDE, Answer, Asked, Networks
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray, IntArray
 
 Mask = NDArray[np.bool_]
-A = TypeVar("A")
-B = TypeVar("B")
 
 SIDES = {"rnet": 24, "onet": 48}
 """Side of the crops that a net judges, in pixels."""
@@ -153,7 +150,7 @@ class Mtcnn:
 
     engines: "pnet", "rnet", "onet" as in the card `mtcnn`. quick: gives the same networks in
     quicker arithmetic, which look at large pictures first (see `Networks`); called when the first
-    one comes. threads: tasks at once; the engines should take as many runs.
+    one comes. threads: that are kept busy; the engines should take as many runs at once.
     """
 
     def __init__(
@@ -167,7 +164,7 @@ class Mtcnn:
         self.settings = settings or MtcnnSettings()
         self._rules = EXACTNESS[self.settings.exactness]
         self._engines, self._make_quick = engines, quick
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._beside = Beside(threads)
 
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
@@ -185,13 +182,9 @@ class Mtcnn:
         large = sum(height * width for height, width in sizes) >= LARGE
         return self._quickly if large else Networks(self._engines)
 
-    def _map(self, work: Callable[[A], B], jobs: Iterable[A]) -> list[B]:
-        """Do independent jobs, side by side where there are threads."""
-        return list(self._pool.map(work, jobs) if self._pool else map(work, jobs))
-
     def _together(self, images: Sequence[ImageArray]) -> list[Faces]:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        work = _Work(self._map(self._rules.sampler, images), sizes, self._networks(sizes))
+        work = _Work([self._rules.sampler(image) for image in images], sizes, self._networks(sizes))
         candidates = self._propose(work)
         candidates = self._refine(candidates, work)
         candidates = self._output(candidates, work)
@@ -199,24 +192,32 @@ class Mtcnn:
 
     def _propose(self, work: _Work) -> _Candidates:
         """P-net over the pyramids of all pictures, the largest levels first."""
-        levels = [
+        networks, rules, threshold = work.networks, self._rules, self.settings.thresholds[0]
+
+        def level(job: tuple[int, float]) -> FloatArray:
+            number, scale = job
+            size = (rules.level_size(side * scale) for side in work.sizes[number])
+            return work.samplers[number].level(*size)
+
+        def pick(scanned: tuple[tuple[int, float], FloatArray, Answer]) -> Asked:
+            _, pixels, answer = scanned
+            return networks.pick(pixels, answer, threshold, by_column=rules.by_column)
+
+        jobs = [
             (number, scale)
             for number, size in enumerate(work.sizes)
             for scale in self._scales(size)
         ]
-        largest_first = sorted(
-            levels, key=lambda level: max(work.sizes[level[0]]) * level[1], reverse=True
-        )
-        cells = self._map(lambda level: self._level(work, *level), largest_first)
-        by_level = dict(zip(largest_first, cells, strict=True))
+        scanned = self._beside.ask(level, networks.scan, jobs)
         found: list[list[RealArray]] = [[] for _ in work.sizes]
-        for level in levels:
-            found[level[0]].append(by_level[level])
-        return _joined(self._map(self._proposed, list(enumerate(found))))
+        for ((number, scale), pixels, _), asked, answer in self._beside.ask(
+            pick, networks.look, scanned
+        ):
+            found[number].append(self._cells(networks, pixels, scale, asked, answer))
+        return _joined([self._proposed(number, cells) for number, cells in enumerate(found)])
 
-    def _proposed(self, found: tuple[int, list[RealArray]]) -> _Candidates:
+    def _proposed(self, number: int, levels: list[RealArray]) -> _Candidates:
         """What is left of the cells of one picture, by falling scale."""
-        number, levels = found
         cells = np.concatenate([np.zeros((0, 9), self._rules.real), *levels])
         scores = cells[:, 8].astype(np.float32)
         keep = self._suppress(cells[:, :4], scores, 0.7)
@@ -234,20 +235,25 @@ class Mtcnn:
             side *= factor
         return scales
 
-    def _level(self, work: _Work, number: int, scale: float) -> RealArray:
+    def _cells(
+        self,
+        networks: Networks,
+        pixels: FloatArray,
+        scale: float,
+        asked: Asked,
+        answer: tuple[FloatArray, FloatArray],
+    ) -> RealArray:
         """Cells of one level that reach the threshold: (n, 9), box + offsets + score."""
-        rules, threshold = self._rules, self.settings.thresholds[0]
-        height, width = (rules.level_size(side * scale) for side in work.sizes[number])
-        level = work.samplers[number].level(height, width)
-        cells = work.networks.cells(level, threshold, by_column=rules.by_column)
-        moves = cells.offsets
-        if rules.mirror_single and len(cells.rows) == 1:
-            _, moves = work.networks.look(level, cells.rows, cells.width - 1 - cells.columns)
-        real = rules.real
-        first = STRIDE * np.stack([cells.columns, cells.rows], axis=1).astype(real)
+        real = self._rules.real
+        reached = answer[0] >= self.settings.thresholds[0]
+        rows, columns = asked.rows[reached], asked.columns[reached]
+        scores, offsets = (values[reached] for values in answer)
+        if self._rules.mirror_single and len(rows) == 1:
+            _, offsets = networks.look(networks.cut(pixels, rows, asked.width - 1 - columns))
+        first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
         corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
-        found = np.concatenate([*corners, moves, cells.scores[:, None]], axis=1).astype(real)
-        return found[self._suppress(found[:, :4], cells.scores, 0.5)]
+        found = np.concatenate([*corners, offsets, scores[:, None]], axis=1).astype(real)
+        return found[self._suppress(found[:, :4], scores, 0.5)]
 
     def _refine(self, candidates: _Candidates, work: _Work) -> _Candidates:
         """R-net: throw out, move and square the proposals."""
@@ -286,21 +292,20 @@ class Mtcnn:
         boxes = np.trunc(candidates.boxes).astype(np.int64)
         networks = work.networks
 
-        def near(rows: Indices) -> Mask:
-            crops = _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
-            return networks.near(net, crops, threshold)
-
-        def judge(rows: Indices) -> dict[str, FloatArray]:
-            crops = _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
-            return networks.judge(net, crops)
+        def crops(rows: Indices) -> FloatArray:
+            return _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
 
         rows = np.arange(len(boxes))
         if networks.quick(net):
-            rows = rows[np.concatenate([np.zeros(0, bool), *self._map(near, _chunks(rows, net))])]
-        answer = _stacked(self._map(judge, _chunks(rows, net)))
+            near = self._beside.ask(
+                crops, lambda some: networks.near(net, some, threshold), _chunks(rows, net)
+            )
+            rows = rows[np.concatenate([np.zeros(0, bool), *(mask for _, _, mask in near)])]
+        judged = self._beside.ask(crops, lambda some: networks.judge(net, some), _chunks(rows, net))
+        answer = _stacked([said for _, _, said in judged])
         candidates, whole = candidates.take(rows), boxes[rows].astype(self._rules.real)
-        judged = whole if self._rules.whole_boxes else candidates.boxes
-        return _Candidates(judged, answer["score"], candidates.image), answer
+        moved = whole if self._rules.whole_boxes else candidates.boxes
+        return _Candidates(moved, answer["score"], candidates.image), answer
 
     def _suppress(self, boxes: RealArray, scores: FloatArray, threshold: float) -> Indices:
         rules = self._rules

@@ -22,27 +22,43 @@ from facenet.types import FloatArray
 
 CELL, STRIDE = 12, 2
 """Field of view of P-net and the step between its cells, in pixels of a level."""
+TILE = 4
+"""Side of the tiles in which cells are asked about, in cells."""
 MARGIN = {"pnet": 0.1, "rnet": 0.05}
 """How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
 too many crops pass for a quick look to be worth its while."""
-CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
+CHUNKS = {"pnet": 512, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
 Answer = dict[str, FloatArray]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
-    """Cells of a level: rows and columns int64 (n,), scores float32 (n,), offsets (n, 4).
+class Part:
+    """Pixels of a level that answer for some of its cells.
 
-    width: columns that the level has in all.
+    pixels: float32 (m, 3, h, w). cells: numbers of the cells (k,). where: for each the number of
+    its picture among the m and its row and column in the answer, (3, k).
+    """
+
+    pixels: FloatArray
+    cells: Indices
+    where: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Cells of a level that are asked about: rows and columns int64 (n,).
+
+    width: columns that the level has in all. parts: what answers for them. answer: what is known
+    already, scores (n,) and offsets (n, 4).
     """
 
     rows: Indices
     columns: Indices
-    scores: FloatArray
-    offsets: FloatArray
     width: int
+    parts: tuple[Part, ...] = ()
+    answer: tuple[FloatArray, FloatArray] | None = None
 
 
 class Networks:
@@ -57,66 +73,74 @@ class Networks:
     ) -> None:
         self._exact, self._quick = exact, quick or {}
 
-    def cells(self, level: FloatArray, threshold: float, *, by_column: bool) -> Cells:
-        """The cells of a level that reach a threshold: float32 (3, h, w), standardised.
+    def scan(self, level: FloatArray) -> Answer:
+        """What P-net says of a level, float32 (3, h, w), standardised: "score" (1, r, c) and
+        "offset" (1, 4, r, c) of its cells, only scores within `MARGIN` where `quick`."""
+        return (self._quick.get("pnet") or self._exact["pnet"]).run({"image": level[None]})
+
+    def pick(
+        self, level: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
+    ) -> Asked:
+        """The cells of a scanned level that may reach a threshold.
 
         by_column: counted down the columns, else along the rows.
         """
-        quick = self._quick.get("pnet")
-        answer = (quick or self._exact["pnet"]).run({"image": level[None]})
-        score = answer["score"][0]
+        score, quick = scanned["score"][0], self.quick("pnet")
         reached = score >= (threshold - MARGIN["pnet"] if quick else threshold)
         if by_column:
             columns, rows = np.nonzero(reached.T)
         else:
             rows, columns = np.nonzero(reached)
-        if not quick:
-            offsets = answer["offset"][0][:, rows, columns].T
-            return Cells(rows, columns, score[rows, columns], offsets, score.shape[1])
-        scores, offsets = self.look(level, rows, columns)
-        keep = scores >= threshold
-        return Cells(rows[keep], columns[keep], scores[keep], offsets[keep], score.shape[1])
+        if quick:
+            return self.cut(level, rows, columns)
+        answer = score[rows, columns], scanned["offset"][0][:, rows, columns].T
+        return Asked(rows, columns, score.shape[1], answer=answer)
 
-    def look(
-        self, level: FloatArray, rows: Indices, columns: Indices
-    ) -> tuple[FloatArray, FloatArray]:
-        """What the exact engine says of cells of a level, float32 (3, h, w), standardised.
+    def cut(self, level: FloatArray, rows: Indices, columns: Indices) -> Asked:
+        """Cells (n,), (n,) of a level, float32 (3, h, w), standardised, with their pixels.
 
-        rows, columns: (n,). Returns scores (n,) and offsets (n, 4).
+        Cells that are close lie in one tile. Where a level ends a pixel too early for its last
+        row or column, P-net pools what there is; those cells are asked about together.
         """
-        scores = np.empty(len(rows), np.float32)
-        offsets = np.empty((len(rows), 4), np.float32)
-        below = STRIDE * rows + CELL > level.shape[1]
-        beside = (STRIDE * columns + CELL > level.shape[2]) & ~below
-        inside = ~(below | beside)
-        if np.any(inside):
-            windows = sliding_window_view(level, (CELL, CELL), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
-            patches = windows[:, rows[inside], columns[inside]].swapaxes(0, 1)
-            answer = _run(self._exact["pnet"], patches, CHUNKS["pnet"])
-            scores[inside] = answer["score"].reshape(-1)
-            offsets[inside] = answer["offset"].reshape(-1, 4)
-        if np.any(below):
-            last = self._last(level[:, 1 - CELL :])
-            scores[below], offsets[below] = (values[columns[below]] for values in last)
-        if np.any(beside):
-            last = self._last(level[:, :, 1 - CELL :])
-            scores[beside], offsets[beside] = (values[rows[beside]] for values in last)
+        height, width = level.shape[1:]
+        below = STRIDE * rows + CELL > height
+        beside = (STRIDE * columns + CELL > width) & ~below
+        nowhere = np.zeros_like(rows)
+        edges = (
+            (below, level[None, :, 1 - CELL :], (nowhere, nowhere, columns)),
+            (beside, level[None, :, :, 1 - CELL :], (nowhere, rows, nowhere)),
+        )
+        parts = [
+            Part(pixels, np.flatnonzero(edge), np.stack(where)[:, edge])
+            for edge, pixels, where in edges
+            if np.any(edge)
+        ]
+        inside = np.flatnonzero(~(below | beside))
+        if len(inside):
+            parts.append(_tiled(level, inside, rows[inside], columns[inside]))
+        return Asked(rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
+
+    def look(self, asked: Asked) -> tuple[FloatArray, FloatArray]:
+        """What the exact engine says of cells: scores (n,) and offsets (n, 4)."""
+        if asked.answer:
+            return asked.answer
+        scores = np.empty(len(asked.rows), np.float32)
+        offsets = np.empty((len(asked.rows), 4), np.float32)
+        for part in asked.parts:
+            said = _run(self._exact["pnet"], "pnet", part.pixels)
+            number, row, column = part.where
+            scores[part.cells] = said["score"][number, row, column]
+            offsets[part.cells] = said["offset"][number, :, row, column]
         return scores, offsets
 
-    def _last(self, strip: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Scores (n,) and offsets (n, 4) of the last row or column of cells, where the level ends
-        a pixel too early for it and P-net pools what there is."""
-        answer = self._exact["pnet"].run({"image": np.ascontiguousarray(strip[None])})
-        return answer["score"].reshape(-1), answer["offset"].reshape(4, -1).T
-
     def quick(self, net: str) -> bool:
-        """Whether "rnet" or "onet" is looked through quickly first."""
+        """Whether a network looks quickly first."""
         return net in MARGIN and net in self._quick
 
     def near(self, net: str, crops: FloatArray, threshold: float) -> Mask:
         """Which crops, float32 (n, 3, side, side), standardised, "rnet" or "onet" has to judge
         exactly: bool (n,), where `quick`. The others surely score below the threshold."""
-        score = _run(self._quick[net], crops, CHUNKS[net])["score"]
+        score = _run(self._quick[net], net, crops)["score"]
         return np.asarray(score > threshold - MARGIN[net])
 
     def judge(self, net: str, crops: FloatArray) -> Answer:
@@ -124,19 +148,34 @@ class Networks:
 
         Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10).
         """
-        return _run(self._exact[net], crops, CHUNKS[net])
+        return _run(self._exact[net], net, crops)
 
 
-def _run(engine: Engine, crops: FloatArray, size: int) -> Answer:
-    """Run an engine on crops (n, 3, side, side), n >= 1, `size` at once.
+def _tiled(level: FloatArray, cells: Indices, rows: Indices, columns: Indices) -> Part:
+    """The tiles of a level that hold some of its cells."""
+    most = [(side - CELL) // STRIDE + 1 for side in level.shape[1:]]
+    tile = TILE if min(most) >= TILE else 1
+    top, left = (
+        np.minimum(at // tile * tile, end - tile)
+        for at, end in zip((rows, columns), most, strict=True)
+    )
+    corners, number = np.unique(top * most[1] + left, return_inverse=True)
+    side = CELL + STRIDE * (tile - 1)
+    windows = sliding_window_view(level, (side, side), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
+    pixels = windows[:, corners // most[1], corners % most[1]].swapaxes(0, 1)
+    return Part(pixels, cells, np.stack([number.reshape(-1), rows - top, columns - left]))
+
+
+def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
+    """Run an engine on crops (n, 3, h, w), n >= 1, some at once.
 
     The rest is filled up to a round number: a runtime prepares itself for each number of crops
     that it has not had yet, and may add up a single one in another order.
     """
-    parts = []
+    parts, size = [], CHUNKS[net]
     for start in range(0, len(crops), size):
         part = crops[start : start + size]
-        full = min(_round(len(part)), size)
+        full = min(_round(len(part), 1 if net == "pnet" else 2), size)
         filled = np.zeros((full, *part.shape[1:]), np.float32)
         filled[: len(part)] = part
         answer = engine.run({"image": filled})
@@ -144,7 +183,7 @@ def _run(engine: Engine, crops: FloatArray, size: int) -> Answer:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _round(count: int) -> int:
-    """The least of 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `count`."""
-    double = max(2, 1 << (count - 1).bit_length())
+def _round(count: int, least: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `count` and `least`."""
+    double = max(least, 1 << (count - 1).bit_length())
     return double * 3 // 4 if double > 2 and count <= double * 3 // 4 else double

@@ -8,9 +8,11 @@ area resize (parts outside are zero). Both give what the networks take: float32,
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Protocol
+from itertools import pairwise, product
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 from facenet.types import FloatArray, ImageArray, IntArray
 
 Lanes = NDArray[np.uint64]
+Number = TypeVar("Number", bound=np.generic)
 
 CELL = 16
 """Side of the largest cell whose sum surely fits into 16 bits: 16 * 16 * 255 < 2^16."""
 STRIP = 1 << 16
-"""Pixels of the picture that are summed up together: they should stay in the processor's cache."""
+"""Pixels of the picture that are worked on together: they should stay in the processor's cache."""
 
 
 class Sampler(Protocol):
@@ -62,7 +65,8 @@ class AreaSampler:
         step = max(1, STRIP // self._width)
         for start in range(0, height, step):
             rows = slice(start, start + step)
-            area = ((bottom - top)[rows, None] * (right - left)).astype(np.float32)
+            area = _buffer("area", (len(top[rows]), width), np.float32)
+            np.multiply((bottom - top)[rows, None], right - left, out=area, casting="unsafe")
             sums = _summed(self._strip, (top[rows], bottom[rows]), (left, right))
             _standardise(np.moveaxis(sums, -1, 0), area, out[:, rows])
         return out
@@ -91,8 +95,9 @@ class AreaSampler:
 
     def _strip(self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray) -> Lanes:
         """Sums of cells in whole rows (n,) and columns (m,): packed (n, m)."""
-        rows = _less(self._packed.take(bottom, axis=0), self._packed.take(top, axis=0))
-        return _less(rows.take(right, axis=1), rows.take(left, axis=1))
+        packed = self._packed
+        rows = _less(_taken(packed, bottom, 0, "below"), _taken(packed, top, 0, "above"))
+        return _less(_taken(rows, right, 1, "right"), _taken(rows, left, 1, "left"))
 
     def _windows(self, top: IntArray, bottom: IntArray, left: IntArray, right: IntArray) -> Lanes:
         """Sums of cells of windows, each with its own rows (n, k) and columns (n, m): packed
@@ -100,8 +105,13 @@ class AreaSampler:
         flat, width = self._packed.reshape(-1), self._width + 1
         above, below = (top * width)[:, :, None], (bottom * width)[:, :, None]
         left, right = left[:, None, :], right[:, None, :]
-        ends = _less(flat.take(below + right), flat.take(above + right))
-        return _less(ends, _less(flat.take(below + left), flat.take(above + left)))
+        ends = _less(
+            _taken(flat, below + right, None, "right"), _taken(flat, above + right, None, "below")
+        )
+        starts = _less(
+            _taken(flat, below + left, None, "left"), _taken(flat, above + left, None, "above")
+        )
+        return _less(ends, starts)
 
 
 class OpenCvSampler:
@@ -162,8 +172,10 @@ def _summed(
     row_parts, column_parts = _parts(*rows), _parts(*columns)
     if len(row_parts) == len(column_parts) == 1:
         return _unpacked(read(*rows, *columns))
-    parts = [_unpacked(read(*r, *c)) for r in row_parts for c in column_parts]
-    return np.asarray(np.sum(parts, axis=0, dtype=np.uint32))
+    total: Any = np.uint32(0)
+    for (top, bottom), (left, right) in product(row_parts, column_parts):
+        total = total + _unpacked(read(top, bottom, left, right))
+    return np.asarray(total)
 
 
 def _parts(start: IntArray, end: IntArray) -> list[tuple[IntArray, IntArray]]:
@@ -172,6 +184,28 @@ def _parts(start: IntArray, end: IntArray) -> list[tuple[IntArray, IntArray]]:
     count = -(-int(size.max()) // CELL)
     edges = [start + size * part // count for part in range(count + 1)]
     return list(pairwise(edges))
+
+
+_scratch = threading.local()
+
+
+def _buffer(name: str, shape: tuple[int, ...], kind: type[Number]) -> NDArray[Number]:
+    """Room for an array of a thread's own, which the next of this name overwrites: asking the
+    system for it again and again takes longer than filling it."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    room = _scratch.__dict__.get(name)
+    if room is None or room.size < size:
+        room = _scratch.__dict__[name] = np.empty(size, np.uint8)
+    return np.asarray(room[:size].view(kind).reshape(shape))
+
+
+def _taken(packed: Lanes, at: IntArray, axis: int | None, name: str) -> Lanes:
+    """Rows (axis 0), columns (1) or values (None) of packed sums, in the buffer of a name."""
+    shapes = {None: at.shape, 0: (*at.shape, *packed.shape[1:]), 1: (len(packed), *at.shape)}
+    out = _buffer(name, shapes[axis], np.uint64)
+    return np.asarray(
+        packed.take(at, axis=axis, out=out, mode="clip")
+    )  # "raise" would copy once more
 
 
 def _less(a: Lanes, b: Lanes) -> Lanes:
