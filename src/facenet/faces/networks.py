@@ -22,12 +22,10 @@ from facenet.types import FloatArray
 
 CELL, STRIDE = 12, 2
 """Field of view of P-net and the step between its cells, in pixels of a level."""
-TILE = 4
-"""Side of the tiles in which cells are asked about, in cells."""
 MARGIN = {"pnet": 0.1, "rnet": 0.05}
 """How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
 too many crops pass for a quick look to be worth its while."""
-CHUNKS = {"pnet": 512, "rnet": 128, "onet": 32}
+CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
 Answer = dict[str, FloatArray]
 Mask = NDArray[np.bool_]
@@ -99,8 +97,8 @@ class Networks:
     def cut(self, level: FloatArray, rows: Indices, columns: Indices) -> Asked:
         """Cells (n,), (n,) of a level, float32 (3, h, w), standardised, with their pixels.
 
-        Cells that are close lie in one tile. Where a level ends a pixel too early for its last
-        row or column, P-net pools what there is; those cells are asked about together.
+        Where a level ends a pixel too early for its last row or column, P-net pools what there
+        is; those cells are asked about together.
         """
         height, width = level.shape[1:]
         below = STRIDE * rows + CELL > height
@@ -117,7 +115,10 @@ class Networks:
         ]
         inside = np.flatnonzero(~(below | beside))
         if len(inside):
-            parts.append(_tiled(level, inside, rows[inside], columns[inside]))
+            windows = sliding_window_view(level, (CELL, CELL), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
+            pixels = windows[:, rows[inside], columns[inside]].swapaxes(0, 1)
+            where = np.stack([np.arange(len(inside)), nowhere[inside], nowhere[inside]])
+            parts.append(Part(pixels, inside, where))
         return Asked(rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
 
     def look(self, asked: Asked) -> tuple[FloatArray, FloatArray]:
@@ -149,21 +150,6 @@ class Networks:
         Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10).
         """
         return _run(self._exact[net], net, crops)
-
-
-def _tiled(level: FloatArray, cells: Indices, rows: Indices, columns: Indices) -> Part:
-    """The tiles of a level that hold some of its cells."""
-    most = [(side - CELL) // STRIDE + 1 for side in level.shape[1:]]
-    tile = TILE if min(most) >= TILE else 1
-    top, left = (
-        np.minimum(at // tile * tile, end - tile)
-        for at, end in zip((rows, columns), most, strict=True)
-    )
-    corners, number = np.unique(top * most[1] + left, return_inverse=True)
-    side = CELL + STRIDE * (tile - 1)
-    windows = sliding_window_view(level, (side, side), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
-    pixels = windows[:, corners // most[1], corners % most[1]].swapaxes(0, 1)
-    return Part(pixels, cells, np.stack([number.reshape(-1), rows - top, columns - left]))
 
 
 def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
