@@ -1,14 +1,18 @@
 """Fixtures of every room. No test touches the user's home: FACENET_HOME is a temporary folder."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from facenet.faces.kernels import Kernels
 from facenet.models import sources
 from facenet.models.catalog import find_card
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import hatch_build  # noqa: E402 - it lies beside pyproject.toml, in no package
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +41,14 @@ def data():
     if not place:
         pytest.skip("needs FACENET_TEST_DATA, the folder of test data")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """The compiled functions, built from the source as it is now."""
+    library = tmp_path_factory.mktemp("kernels") / "kernels.lib"
+    assert hatch_build.build(ROOT / hatch_build.SOURCE, library, hatch_build.compilers())
+    return Kernels(library)
 
 
 @pytest.fixture(scope="session")

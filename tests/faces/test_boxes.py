@@ -1,5 +1,7 @@
 """Box arithmetic against plain loops over single boxes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -42,39 +44,63 @@ def naive_suppression(boxes, scores, threshold, *, pixel, smaller, ties_last):
     return kept
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def suppression(request, kernels):
+    """Suppression by the compiled function and by NumPy."""
+    return partial(
+        non_maximum_suppression, kernels=kernels if request.param == "compiled" else None
+    )
+
+
 @pytest.mark.parametrize("ties_last", [False, True])
 @pytest.mark.parametrize("smaller", [False, True])
 @pytest.mark.parametrize("pixel", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_suppression_is_the_greedy_rule(pixel, smaller, ties_last, dtype):
+def test_suppression_is_the_greedy_rule(suppression, pixel, smaller, ties_last, dtype):
     for seed in range(12):
         boxes = random_boxes(40, seed=seed, whole=seed % 2 == 0, dtype=dtype)
         # Eight different scores for forty boxes: most are tied.
         scores = np.random.RandomState(seed).randint(0, 8, 40).astype(np.float32) / 8
         options = {"pixel": pixel, "smaller": smaller, "ties_last": ties_last}
         for threshold in (0.1, 0.5, 0.7):
-            got = non_maximum_suppression(boxes, scores, threshold, **options)
+            got = suppression(boxes, scores, threshold, **options)
             assert got.tolist() == naive_suppression(boxes, scores, threshold, **options)
 
 
-def test_suppression_of_nothing_is_nothing():
-    got = non_maximum_suppression(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5)
+def test_suppression_of_nothing_is_nothing(suppression):
+    got = suppression(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5)
     assert got.tolist() == []
 
 
-def test_the_winner_of_a_tie():
+def test_the_winner_of_a_tie(suppression):
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]], np.float32)
     scores = np.array([0.5, 0.5, 0.5], np.float32)
-    assert non_maximum_suppression(boxes, scores, 0.5).tolist() == [0, 2]
-    assert non_maximum_suppression(boxes, scores, 0.5, ties_last=True).tolist() == [2, 1]
+    assert suppression(boxes, scores, 0.5).tolist() == [0, 2]
+    assert suppression(boxes, scores, 0.5, ties_last=True).tolist() == [2, 1]
 
 
-def test_an_overlap_equal_to_the_threshold_stays():
+def test_an_overlap_equal_to_the_threshold_stays(suppression):
     # 7 of 10 pixels are shared: exactly 0.7 in either precision.
     for dtype in (np.float32, np.float64):
         boxes = np.array([[0, 0, 10, 1], [0, 0, 7, 1]], dtype)
-        assert non_maximum_suppression(boxes, np.array([2, 1], dtype), 0.7).tolist() == [0, 1]
-        assert non_maximum_suppression(boxes, np.array([2, 1], dtype), 0.69).tolist() == [0]
+        assert suppression(boxes, np.array([2, 1], dtype), 0.7).tolist() == [0, 1]
+        assert suppression(boxes, np.array([2, 1], dtype), 0.69).tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("smaller", [False, True])
+def test_many_boxes_are_compared_alike_by_either(kernels, dtype, smaller):
+    """More boxes than are compared at a time, some of them without any area."""
+    boxes = random_boxes(700, seed=1, side=300, dtype=dtype)
+    boxes[::50, 2] = boxes[::50, 0]
+    boxes[1::50] = boxes[1]
+    scores = np.random.RandomState(2).uniform(0, 1, 700).astype(np.float32)
+    for threshold in (0.0, 0.3, 0.7):
+        ours, plain = (
+            non_maximum_suppression(boxes, scores, threshold, smaller=smaller, kernels=chosen)
+            for chosen in (kernels, None)
+        )
+        assert 0 < len(plain) < 700 and np.array_equal(ours, plain)
 
 
 def test_one_pixel_more_decides():

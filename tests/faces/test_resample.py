@@ -17,6 +17,13 @@ def pixels(standardised):
     return np.moveaxis(standardised, -3, -1).astype(float) * 128 + 127.5
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def area(request, kernels):
+    """Makes an `AreaSampler`, with the compiled functions and without."""
+    chosen = kernels if request.param == "compiled" else None
+    return lambda image: AreaSampler(image, chosen)
+
+
 def noise(height, width, *, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
 
@@ -36,23 +43,23 @@ def naive_area(part, height, width):
 @pytest.mark.parametrize(
     "size", [(30, 41), (12, 13), (7, 50), (50, 7), (1, 1), (60, 82), (61, 90), (30, 82)]
 )
-def test_area_level_is_the_mean_of_touched_pixels(size):
+def test_area_level_is_the_mean_of_touched_pixels(area, size):
     image = noise(30, 41)
-    got = AreaSampler(image).level(*size)
+    got = area(image).level(*size)
     assert got.dtype == np.float32 and got.shape == (3, *size)
     np.testing.assert_allclose(pixels(got), naive_area(image, *size), atol=CLOSE)
 
 
-def test_area_level_of_the_same_size_is_the_picture():
+def test_area_level_of_the_same_size_is_the_picture(area):
     image = noise(23, 31)
-    assert np.array_equal(pixels(AreaSampler(image).level(23, 31)), image)
+    assert np.array_equal(pixels(area(image).level(23, 31)), image)
 
 
-def test_large_cells_and_small_ones_are_read_alike():
+def test_large_cells_and_small_ones_are_read_alike(area):
     """Cells of up to 256 pixels are summed in 16 bits, larger ones in 32."""
     image = noise(200, 300, seed=6)
     image[:100] = 255  # sums as large as they get
-    sampler = AreaSampler(image)
+    sampler = area(image)
     for size in ((13, 18), (12, 19), (12, 18), (4, 6)):
         np.testing.assert_allclose(
             pixels(sampler.level(*size)), naive_area(image, *size), atol=CLOSE
@@ -77,20 +84,20 @@ BOXES = [
 
 
 @pytest.mark.parametrize("side", [24, 48])
-def test_area_crops_are_cut_at_the_borders(side):
+def test_area_crops_are_cut_at_the_borders(area, side):
     image = noise(60, 80, seed=1)
-    got = AreaSampler(image).crops(np.array(BOXES), side)
+    got = area(image).crops(np.array(BOXES), side)
     assert got.shape == (len(BOXES), 3, side, side) and got.dtype == np.float32
     for crop, (x1, y1, x2, y2) in zip(pixels(got), BOXES, strict=True):
         part = image[max(y1, 1) - 1 : min(y2, 60), max(x1, 1) - 1 : min(x2, 80)]
         np.testing.assert_allclose(crop, naive_area(part, side, side), atol=CLOSE)
 
 
-def test_sums_that_wrap_around_stay_exact():
+def test_sums_that_wrap_around_stay_exact(area):
     # 5000 x 4000 white pixels sum to 5.1e9 a channel, more than int32 and than uint32 hold.
     image = np.full((4000, 5000, 3), 255, np.uint8)
     image[3990:, 4990:] = noise(10, 10, seed=2)
-    sampler = AreaSampler(image)
+    sampler = area(image)
     assert np.all(pixels(sampler.level(12, 16))[:11, :15] == 255)
     boxes = np.array([[4991, 3991, 5000, 4000], [4981, 3981, 5000, 4000], [1, 1, 4800, 3900]])
     got = pixels(sampler.crops(boxes, 24))
@@ -99,11 +106,11 @@ def test_sums_that_wrap_around_stay_exact():
     assert np.all(got[2] == 255)
 
 
-def test_samplers_take_pictures_that_are_views():
+def test_samplers_take_pictures_that_are_views(area):
     image = noise(40, 50, seed=3)[:, ::-1, ::-1]
     copy = np.ascontiguousarray(image)
     boxes = np.array([[3, 4, 30, 31], [-5, -5, 20, 20]])
-    for sampler in (AreaSampler, OpenCvSampler):
+    for sampler in (area, OpenCvSampler):
         assert np.array_equal(sampler(image).level(17, 19), sampler(copy).level(17, 19))
         assert np.array_equal(sampler(image).crops(boxes, 24), sampler(copy).crops(boxes, 24))
 
@@ -141,3 +148,14 @@ def test_opencv_shrinks_whole_blocks_to_their_mean():
     assert np.abs(got - blocks).max() <= 0.5
     crop = OpenCvSampler(image).crops(np.array([[1, 1, 48, 48]]), 24)[0]
     np.testing.assert_allclose(pixels(crop), blocks[:, :24], atol=CLOSE)  # crops are not rounded
+
+
+def test_compiled_and_not_are_the_same_to_the_bit(kernels):
+    image = noise(211, 317, seed=7)
+    ours, plain = AreaSampler(image, kernels), AreaSampler(image, None)
+    for size in ((127, 191), (90, 135), (12, 18), (211, 317), (300, 400)):
+        assert np.array_equal(ours.level(*size), plain.level(*size))
+    for side in (24, 48):
+        assert np.array_equal(ours.crops(np.array(BOXES), side), plain.crops(np.array(BOXES), side))
+    none = np.zeros((0, 4), np.int64)
+    assert ours.crops(none, 24).shape == plain.crops(none, 24).shape == (0, 3, 24, 24)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facenet.faces.kernels import KERNELS, Kernels
 from facenet.types import FloatArray, ImageArray, IntArray
 
 Lanes = NDArray[np.uint64]
@@ -47,11 +49,46 @@ class AreaSampler:
     """Each output pixel is the mean of the input pixels its cell touches.
 
     Row i of n takes input rows floor(i*H/n) to ceil((i+1)*H/n); columns likewise (torch's
-    adaptive_avg_pool2d). The sums are differences of an integral image. It holds the last 16 bits
-    of the sums of red, green and blue side by side in one 64-bit number, which is looked up at
-    once; a difference is right as long as it fits into 16 bits itself. Larger cells are summed up
-    from parts.
+    adaptive_avg_pool2d). kernels: the compiled functions; without them the sums are differences of
+    an integral image.
     """
+
+    def __init__(self, image: ImageArray, kernels: Kernels | None = KERNELS) -> None:
+        self._height, self._width = image.shape[:2]
+        self._sums = (
+            _CompiledSums(np.ascontiguousarray(image), kernels) if kernels else _PackedSums(image)
+        )
+
+    def level(self, height: int, width: int) -> FloatArray:
+        """The whole picture at another size: float32 (3, height, width), standardised."""
+        return self._sums.level(height, width)
+
+    def crops(self, boxes: IntArray, side: int) -> FloatArray:
+        """Boxes int64 (n, 4) as float32 (n, 3, side, side), standardised, cut at the borders.
+
+        Every box must touch the picture.
+        """
+        first = np.maximum(boxes[:, :2], 1) - 1
+        size = np.minimum(boxes[:, 2:], [self._width, self._height]) - first
+        return self._sums.windows(np.concatenate([first, size], axis=1), side)
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledSums:
+    image: ImageArray
+    kernels: Kernels
+
+    def level(self, height: int, width: int) -> FloatArray:
+        return self.kernels.level(self.image, height, width)
+
+    def windows(self, windows: IntArray, side: int) -> FloatArray:
+        return self.kernels.crops(self.image, windows, side)
+
+
+class _PackedSums:
+    """The integral image holds the last 16 bits of the sums of red, green and blue side by side
+    in one 64-bit number, which is looked up at once; a difference is right as long as it fits
+    into 16 bits itself. Larger cells are summed up from parts."""
 
     def __init__(self, image: ImageArray) -> None:
         self._height, self._width = image.shape[:2]
@@ -71,19 +108,13 @@ class AreaSampler:
             _standardise(np.moveaxis(sums, -1, 0), area, out[:, rows])
         return out
 
-    def crops(self, boxes: IntArray, side: int) -> FloatArray:
-        """Boxes int64 (n, 4) as float32 (n, 3, side, side), standardised, cut at the borders.
-
-        Every box must touch the picture.
-        """
-        x = np.maximum(boxes[:, 0], 1) - 1
-        y = np.maximum(boxes[:, 1], 1) - 1
-        width = np.minimum(boxes[:, 2], self._width) - x
-        height = np.minimum(boxes[:, 3], self._height) - y
+    def windows(self, windows: IntArray, side: int) -> FloatArray:
+        """Parts int64 (n, 4), first column, first row, width, height, as squares."""
+        x, y, width, height = windows.T
         top, bottom = (edge + y[:, None] for edge in _cells(height, side))
         left, right = (edge + x[:, None] for edge in _cells(width, side))
         area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).astype(np.float32)
-        out = np.empty((len(boxes), 3, side, side), np.float32)
+        out = np.empty((len(windows), 3, side, side), np.float32)
         wide = np.maximum(width, height) > CELL * (side - 1)
         for rows in (np.flatnonzero(~wide), np.flatnonzero(wide)):
             if len(rows):

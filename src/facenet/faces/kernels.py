@@ -1,0 +1,86 @@
+"""The compiled part of the detectors: `kernels.c`, built when facenet is installed.
+
+It needs no Python while it works, so that other threads go on. Where there was no compiler,
+`resample.py` and `boxes.py` compute the same in NumPy, and take longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facenet.types import FloatArray, ImageArray, IntArray
+
+LIBRARY = Path(__file__).with_name("kernels.lib")
+"""Where the build puts it (`hatch_build.py`)."""
+
+
+class Kernels:
+    """The functions of a built library. Raises OSError when it cannot be loaded here."""
+
+    def __init__(self, library: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self._level, self._crops = loaded.facenet_level, loaded.facenet_crops
+        self._level.argtypes = [c_void_p, *[c_int64] * 4, c_void_p]
+        self._crops.argtypes = [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p]
+        self._suppress = {
+            np.dtype(np.float32): (loaded.facenet_suppress_float32, ctypes.c_float),
+            np.dtype(np.float64): (loaded.facenet_suppress_float64, ctypes.c_double),
+        }
+        for function, real in self._suppress.values():
+            function.argtypes = [*[c_void_p] * 4, c_int64, real, real, c_int, c_void_p]
+            function.restype = None
+
+    def level(self, image: ImageArray, height: int, width: int) -> FloatArray:
+        """Area means of contiguous uint8 (H, W, 3): float32 (3, height, width), standardised."""
+        out = np.empty((3, height, width), np.float32)
+        rows, columns = image.shape[:2]
+        _check(self._level(_at(image), rows, columns, height, width, _at(out)))
+        return out
+
+    def crops(self, image: ImageArray, windows: IntArray, side: int) -> FloatArray:
+        """Area means of windows, which lie within contiguous uint8 (H, W, 3).
+
+        windows: int64 (n, 4), first column, first row, width, height. Returns float32
+        (n, 3, side, side), standardised.
+        """
+        windows = np.ascontiguousarray(windows, np.int64)
+        out = np.empty((len(windows), 3, side, side), np.float32)
+        width = image.shape[1]
+        _check(self._crops(_at(image), width, _at(windows), len(windows), side, _at(out)))
+        return out
+
+    def suppress(
+        self, boxes: NDArray[Any], threshold: float, *, pixel: float, smaller: bool
+    ) -> NDArray[np.bool_]:
+        """Which boxes are left, float32 or float64 (n, 4) by falling score: bool (n,)."""
+        corners = np.ascontiguousarray(boxes.T)
+        keep = np.empty(len(boxes), np.uint8)
+        function, _ = self._suppress[corners.dtype]
+        function(*map(_at, corners), len(boxes), threshold, pixel, smaller, _at(keep))
+        return keep.view(np.bool_)
+
+
+def _at(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError
+
+
+def _found() -> Kernels | None:
+    try:
+        return Kernels(LIBRARY)
+    except (OSError, AttributeError):  # not built, for another system, or of another version
+        return None
+
+
+KERNELS = _found()
+"""The compiled functions; None where they were not built."""
