@@ -23,53 +23,59 @@ static int64_t end(int64_t cell, int64_t size, int64_t count) {
     return ((cell + 1) * size + count - 1) / count;
 }
 
-/* Add up rows of `length` bytes. */
-FAST static void add_rows(const uint8_t *row, int64_t rows, int64_t stride, int64_t length,
-                          uint32_t *sums) {
-    for (int64_t i = 0; i < length; i++) sums[i] = row[i];
-    for (int64_t r = 1; r < rows; r++) {
-        row += stride;
-        for (int64_t i = 0; i < length; i++) sums[i] += row[i];
+/* A row of cells: add up `rows` rows of pixels, then each cell's columns, and put the means,
+   standardised, into three planes. `edges`: first column of each cell and the one after its last.
+   `Lane` holds the sum of a column; a vector reads one more than there are. */
+#define CELLS(Name, Lane)                                                                         \
+    typedef Lane Name##_pixel __attribute__((vector_size(4 * sizeof(Lane))));                     \
+    FAST static void Name(const uint8_t *row, int64_t rows, int64_t stride, int64_t length,       \
+                          Lane *sums, const int32_t *edges, int64_t columns, float *out,          \
+                          int64_t plane) {                                                        \
+        for (int64_t i = 0; i < length; i++) sums[i] = row[i];                                    \
+        for (int64_t r = 1; r < rows; r++) {                                                      \
+            row += stride;                                                                        \
+            for (int64_t i = 0; i < length; i++) sums[i] += row[i];                               \
+        }                                                                                         \
+        for (int64_t j = 0; j < columns; j++) {                                                   \
+            int32_t left = edges[2 * j], right = edges[2 * j + 1];                                \
+            Sum total = {0, 0, 0, 0};                                                             \
+            for (int32_t x = left; x < right; x++) {                                              \
+                Name##_pixel pixel;                                                               \
+                memcpy(&pixel, sums + 3 * x, sizeof pixel);                                       \
+                total += __builtin_convertvector(pixel, Sum);                                     \
+            }                                                                                     \
+            Mean mean = __builtin_convertvector(total, Mean) / (float)(rows * (right - left));    \
+            mean = (mean - 127.5f) * 0.0078125f;                                                  \
+            out[j] = mean[0];                                                                     \
+            out[plane + j] = mean[1];                                                             \
+            out[2 * plane + j] = mean[2];                                                         \
+        }                                                                                         \
     }
-}
 
-/* Means of the cells of one row of cells, standardised, into three planes. `edges`: first column of
-   each cell and the one after its last. */
-FAST static void mean_columns(const uint32_t *sums, const int32_t *edges, int64_t height,
-                              int64_t columns, float *out, int64_t plane) {
-    for (int64_t j = 0; j < columns; j++) {
-        int32_t left = edges[2 * j], right = edges[2 * j + 1];
-        Sum total = {0, 0, 0, 0};
-        for (int32_t x = left; x < right; x++) {
-            Sum pixel;
-            memcpy(&pixel, sums + 3 * x, sizeof pixel);
-            total += pixel;
-        }
-        Mean mean = __builtin_convertvector(total, Mean) / (float)(height * (right - left));
-        mean = (mean - 127.5f) * 0.0078125f;
-        out[j] = mean[0];
-        out[plane + j] = mean[1];
-        out[2 * plane + j] = mean[2];
-    }
-}
+CELLS(short_cells, uint16_t) /* up to 257 rows */
+CELLS(tall_cells, uint32_t)
 
 /* Area means of a part of a picture, as float32 (3, rows, columns). `stride`: bytes of a row of
    the picture. Returns 0, or 1 without memory. */
 static int area(const uint8_t *part, int64_t stride, int64_t height, int64_t width, int64_t rows,
                 int64_t columns, float *out) {
-    uint32_t *sums = malloc((3 * width + 1) * sizeof *sums); /* a vector reads one more */
+    uint32_t *sums = calloc(3 * width + 1, sizeof *sums);
     int32_t *edges = malloc(2 * columns * sizeof *edges);
     int enough = sums && edges;
     if (enough) {
-        sums[3 * width] = 0;
         for (int64_t j = 0; j < columns; j++) {
             edges[2 * j] = (int32_t)first(j, width, columns);
             edges[2 * j + 1] = (int32_t)end(j, width, columns);
         }
-        for (int64_t i = 0; i < rows; i++) {
-            int64_t top = first(i, height, rows), bottom = end(i, height, rows);
-            add_rows(part + top * stride, bottom - top, stride, 3 * width, sums);
-            mean_columns(sums, edges, bottom - top, columns, out + i * columns, rows * columns);
+        for (int64_t i = 0; i < rows; i++, out += columns) {
+            int64_t top = first(i, height, rows), many = end(i, height, rows) - top;
+            const uint8_t *row = part + top * stride;
+            if (many <= 257)
+                short_cells(row, many, stride, 3 * width, (uint16_t *)sums, edges, columns, out,
+                            rows * columns);
+            else
+                tall_cells(row, many, stride, 3 * width, sums, edges, columns, out,
+                           rows * columns);
         }
     }
     free(sums);
