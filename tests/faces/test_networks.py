@@ -6,7 +6,7 @@ import pytest
 from naive_mtcnn import ToyNet, toy_nets
 
 from facenet.faces.mtcnn import EXACTNESS, LARGE, Mtcnn, MtcnnSettings
-from facenet.faces.networks import CHUNKS, MARGIN, Networks
+from facenet.faces.networks import CHUNKS, MARGIN, Networks, is_quicker
 from facenet.faces.resample import AreaSampler
 from facenet.images import load_image
 from facenet.models.loader import load_model
@@ -143,3 +143,22 @@ def test_small_pictures_are_looked_at_once(real):
         raise AssertionError("nobody should ask for the quick engines")
 
     assert Mtcnn(real, quick=never).detect([np.zeros((100, 100, 3), np.uint8)])[0].boxes.size == 0
+
+
+def test_a_quick_engine_has_to_be_quicker():
+    now = [0.0]
+
+    class Timed:
+        def __init__(self, *seconds):
+            self.seconds = list(seconds)
+
+        def run(self, feeds):
+            now[0] += self.seconds.pop(0)
+            return {}
+
+    def quicker(quick, exact):
+        return is_quicker(Timed(9, *quick), Timed(9, *exact), clock=lambda: now[0])
+
+    assert quicker([1, 5, 1], [2, 2, 9])  # the first run and single slow ones do not count
+    assert not quicker([2, 2, 2], [2.2, 2.2, 2.2])
+    assert not quicker([2, 2, 2], [1, 1, 1])

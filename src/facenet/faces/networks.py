@@ -9,8 +9,9 @@ nowhere further off than the margin; `scripts/agreement.py` measures how far it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -27,6 +28,11 @@ MARGIN = {"pnet": 0.1, "rnet": 0.05}
 too many crops pass for a quick look to be worth its while."""
 CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
+TRIED = 256
+"""Side of the level that two engines are compared with."""
+GAIN = 1.3
+"""How many times as quick as the exact engine the quick one has to be."""
+
 Answer = dict[str, FloatArray]
 Mask = NDArray[np.bool_]
 
@@ -150,6 +156,24 @@ class Networks:
         Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10).
         """
         return _run(self._exact[net], net, crops)
+
+
+def is_quicker(quick: Engine, exact: Engine, *, clock: Callable[[], float] = perf_counter) -> bool:
+    """Whether P-net is so much quicker on one engine that looking twice takes less time.
+
+    Processors with bfloat16 but without its matrix units (AMX) are slower with it.
+    """
+    level = np.zeros((1, 3, TRIED, TRIED), np.float32)
+
+    def seconds(engine: Engine) -> float:
+        times = []
+        for _ in range(4):
+            start = clock()
+            engine.run({"image": level})
+            times.append(clock() - start)
+        return min(times[1:])
+
+    return seconds(quick) * GAIN < seconds(exact)
 
 
 def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
