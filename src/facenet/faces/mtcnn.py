@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, inf
 
 import numpy as np
@@ -31,8 +30,6 @@ SIDES = {"rnet": 24, "onet": 48}
 """Side of the crops that a net judges, in pixels."""
 PIXELS = 1 << 23
 """Pixels of pictures worked on together (one picture may have more): bounds memory."""
-LARGE = 1 << 20
-"""Pixels of pictures from which on it is worth while to look quickly first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +134,18 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Pictures that are worked on together: their samplers, sizes (height, width), and who looks
-    at them."""
+    """Pictures that are worked on together: their samplers and sizes (height, width)."""
 
     samplers: list[Sampler]
     sizes: list[tuple[int, int]]
-    networks: Networks
 
 
 class Mtcnn:
     """The detector.
 
     engines: "pnet", "rnet", "onet" as in the card `mtcnn`. quick: gives the same networks in
-    quicker arithmetic, which look at large pictures first (see `Networks`); called when the first
-    one comes. threads: that are kept busy; the engines should take as many runs at once.
+    quicker arithmetic (see `Networks`). threads: that are kept busy; the engines should take as
+    many runs at once.
     """
 
     def __init__(
@@ -163,7 +158,7 @@ class Mtcnn:
     ) -> None:
         self.settings = settings or MtcnnSettings()
         self._rules = EXACTNESS[self.settings.exactness]
-        self._engines, self._make_quick = engines, quick
+        self._networks = Networks(engines, quick)
         self._beside = Beside(threads)
 
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
@@ -174,17 +169,9 @@ class Mtcnn:
         """
         return [faces for group in _groups(images) for faces in self._together(group)]
 
-    @cached_property
-    def _quickly(self) -> Networks:
-        return Networks(self._engines, self._make_quick())
-
-    def _networks(self, sizes: list[tuple[int, int]]) -> Networks:
-        large = sum(height * width for height, width in sizes) >= LARGE
-        return self._quickly if large else Networks(self._engines)
-
     def _together(self, images: Sequence[ImageArray]) -> list[Faces]:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        work = _Work([self._rules.sampler(image) for image in images], sizes, self._networks(sizes))
+        work = _Work([self._rules.sampler(image) for image in images], sizes)
         candidates = self._propose(work)
         candidates = self._refine(candidates, work)
         candidates = self._output(candidates, work)
@@ -192,7 +179,7 @@ class Mtcnn:
 
     def _propose(self, work: _Work) -> _Candidates:
         """P-net over the pyramids of all pictures, the largest levels first."""
-        networks, rules, threshold = work.networks, self._rules, self.settings.thresholds[0]
+        networks, rules, threshold = self._networks, self._rules, self.settings.thresholds[0]
 
         def level(job: tuple[int, float]) -> FloatArray:
             number, scale = job
@@ -213,7 +200,7 @@ class Mtcnn:
         for ((number, scale), pixels, _), asked, answer in self._beside.ask(
             pick, networks.look, scanned
         ):
-            found[number].append(self._cells(networks, pixels, scale, asked, answer))
+            found[number].append(self._cells(pixels, scale, asked, answer))
         return _joined([self._proposed(number, cells) for number, cells in enumerate(found)])
 
     def _proposed(self, number: int, levels: list[RealArray]) -> _Candidates:
@@ -237,7 +224,6 @@ class Mtcnn:
 
     def _cells(
         self,
-        networks: Networks,
         pixels: FloatArray,
         scale: float,
         asked: Asked,
@@ -249,7 +235,8 @@ class Mtcnn:
         rows, columns = asked.rows[reached], asked.columns[reached]
         scores, offsets = (values[reached] for values in answer)
         if self._rules.mirror_single and len(rows) == 1:
-            _, offsets = networks.look(networks.cut(pixels, rows, asked.width - 1 - columns))
+            mirrored = self._networks.cut(pixels, rows, asked.width - 1 - columns)
+            _, offsets = self._networks.look(mirrored)
         first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
         corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
         found = np.concatenate([*corners, offsets, scores[:, None]], axis=1).astype(real)
@@ -290,13 +277,13 @@ class Mtcnn:
         usable = _touches(candidates.boxes, np.array(work.sizes)[candidates.image])
         candidates = candidates.take(usable)
         boxes = np.trunc(candidates.boxes).astype(np.int64)
-        networks = work.networks
+        networks = self._networks
 
         def crops(rows: Indices) -> FloatArray:
             return _crops(work.samplers, candidates.image[rows], boxes[rows], SIDES[net])
 
         rows = np.arange(len(boxes))
-        if networks.quick(net):
+        if networks.looks_quickly(net, len(rows)):
             near = self._beside.ask(
                 crops, lambda some: networks.near(net, some, threshold), _chunks(rows, net)
             )

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -26,6 +28,8 @@ CELL, STRIDE = 12, 2
 MARGIN = {"pnet": 0.1, "rnet": 0.05}
 """How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
 too many crops pass for a quick look to be worth its while."""
+MUCH = {"pnet": 1 << 18, "rnet": 256}
+"""Pixels of a level, crops, from which on a quick look pays."""
 CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
 TRIED = 256
@@ -68,19 +72,36 @@ class Asked:
 class Networks:
     """P-, R- and O-net.
 
-    exact, quick: engines "pnet", "rnet" and "onet" as in the card `mtcnn`; without quick ones the
-    exact ones look at everything.
+    exact: engines "pnet", "rnet" and "onet" as in the card `mtcnn`. quick: gives the same networks
+    in quicker arithmetic, or nothing; called when there is so much to look at that it pays, see
+    `MUCH`.
     """
 
     def __init__(
-        self, exact: Mapping[str, Engine], quick: Mapping[str, Engine] | None = None
+        self,
+        exact: Mapping[str, Engine],
+        quick: Callable[[], Mapping[str, Engine]] = dict,
+        *,
+        much: Mapping[str, int] = MUCH,
     ) -> None:
-        self._exact, self._quick = exact, quick or {}
+        self._exact, self._make_quick, self._much = exact, quick, much
+
+    @cached_property
+    def _quick(self) -> Mapping[str, Engine]:
+        return self._make_quick()
+
+    def looks_quickly(self, net: str, much: int) -> bool:
+        """Whether a network looks quickly first: at a level of so many pixels, so many crops."""
+        return much >= self._much.get(net, inf) and net in self._quick
+
+    def _scans_quickly(self, level: FloatArray) -> bool:
+        return self.looks_quickly("pnet", level.shape[1] * level.shape[2])
 
     def scan(self, level: FloatArray) -> Answer:
         """What P-net says of a level, float32 (3, h, w), standardised: "score" (1, r, c) and
-        "offset" (1, 4, r, c) of its cells, only scores within `MARGIN` where `quick`."""
-        return (self._quick.get("pnet") or self._exact["pnet"]).run({"image": level[None]})
+        "offset" (1, 4, r, c) of its cells, only scores within `MARGIN` where it looks quickly."""
+        engines = self._quick if self._scans_quickly(level) else self._exact
+        return engines["pnet"].run({"image": level[None]})
 
     def pick(
         self, level: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
@@ -89,7 +110,7 @@ class Networks:
 
         by_column: counted down the columns, else along the rows.
         """
-        score, quick = scanned["score"][0], self.quick("pnet")
+        score, quick = scanned["score"][0], self._scans_quickly(level)
         reached = score >= (threshold - MARGIN["pnet"] if quick else threshold)
         if by_column:
             columns, rows = np.nonzero(reached.T)
@@ -140,13 +161,10 @@ class Networks:
             offsets[part.cells] = said["offset"][number, :, row, column]
         return scores, offsets
 
-    def quick(self, net: str) -> bool:
-        """Whether a network looks quickly first."""
-        return net in MARGIN and net in self._quick
-
     def near(self, net: str, crops: FloatArray, threshold: float) -> Mask:
         """Which crops, float32 (n, 3, side, side), standardised, "rnet" or "onet" has to judge
-        exactly: bool (n,), where `quick`. The others surely score below the threshold."""
+        exactly: bool (n,); to be asked where it `looks_quickly`. The others surely score below the
+        threshold."""
         score = _run(self._quick[net], net, crops)["score"]
         return np.asarray(score > threshold - MARGIN[net])
 
