@@ -2,8 +2,10 @@
 
 from facenet.images.decode import (
     LIMITS,
+    REDUCTIONS,
     ImageLimits,
     ImageSource,
+    OpenedImage,
     decode,
     find_images,
     is_image_name,
@@ -11,21 +13,33 @@ from facenet.images.decode import (
     load_image,
     load_images,
     load_with_digest,
+    open_image,
 )
+from facenet.images.footage import VideoFacts
 from facenet.images.header import SUFFIXES, Header, read_header
+from facenet.images.video import VIDEO_SUFFIXES, Frame, is_video_name, read_video, video_facts
 
 __all__ = [
     "LIMITS",
+    "REDUCTIONS",
     "SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Frame",
     "Header",
     "ImageLimits",
     "ImageSource",
+    "OpenedImage",
+    "VideoFacts",
     "decode",
     "find_images",
     "is_image_name",
     "is_many",
+    "is_video_name",
     "load_image",
     "load_images",
     "load_with_digest",
+    "open_image",
     "read_header",
+    "read_video",
+    "video_facts",
 ]

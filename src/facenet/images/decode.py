@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,47 +21,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import ImageError, InputError, SettingsError
-from facenet.images.header import SUFFIXES, plain, read_header
+from facenet.images.arrays import eight_bits, from_array, from_pil, is_pil
+from facenet.images.header import SUFFIXES, Header, plain, read_header
+from facenet.images.limits import LIMITS as LIMITS
+from facenet.images.limits import ImageLimits as ImageLimits
+from facenet.images.limits import check_pixels
 from facenet.types import ImageArray
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | NDArray[Any] | Any"
 """A path, bytes, a binary file, a PIL image, or an array of pixels."""
 
 _BLOCK = 1 << 20
-_MAX_SIDE = 1_000_000
-_PIL_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    AttributeError,
-    struct.error,
-)
+REDUCTIONS = (8, 4, 2)
+"""Parts of its size at which a JPEG can be decoded at once, the smallest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What a picture may cost: bytes of the file and pixels once decoded.
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedImage:
+    """A picture that was read and checked, but not decoded yet.
 
-    Whatever the limits, no side may be longer than 1,000,000 pixels (libpng's own limit), and
-    OpenCV decodes at most 2**30 pixels.
+    width, height: in pixels, as stored (before any EXIF rotation); 0 for an array of another
+    shape than a picture's, which `pixels` refuses. held: bytes of memory that it takes up now.
+    reducible: whether `pixels` can give less than the whole.
     """
 
-    max_bytes: int = 256 * 1024 * 1024
-    max_pixels: int = 120_000_000
+    width: int
+    height: int
+    held: int
+    reducible: bool
+    _decoded: Callable[[int], ImageArray]
 
-    def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SettingsError(
-                    f"ImageLimits.{name} should be a whole number above 0; got {value!r}."
-                )
+    @property
+    def decoded(self) -> int:
+        """Bytes of its pixels once they are decoded as a whole."""
+        return 3 * self.width * self.height
+
+    def pixels(self, reduce: int = 1) -> ImageArray:
+        """The picture as `load_image` gives it: uint8 (H, W, 3) RGB, upright.
+
+        reduce: 2, 4 or 8 for a part of its size, which a JPEG gives faster (of its frequencies
+        the lowest are used); for other pictures this changes nothing. Its sides are divided and
+        rounded up, so that pixel x stands for the pixels from `reduce * x` on.
+        Raises ImageError for a damaged picture, or one that is none.
+        """
+        return self._decoded(reduce if self.reducible else 1)
 
 
-LIMITS = ImageLimits()
+def open_image(
+    source: ImageSource, *, color: str = "rgb", limits: ImageLimits = LIMITS
+) -> OpenedImage:
+    """Read one picture without decoding it; source, color and limits as in `load_image`.
+
+    Raises ImageError for what is known to be unusable by now: no file, another format, too large.
+    """
+    if color not in ("rgb", "bgr"):
+        raise SettingsError(f'color should be "rgb" or "bgr"; got {color!r}.')
+    if isinstance(source, np.ndarray):
+        height, width = source.shape[:2] if source.ndim >= 2 else (0, 0)
+        array = source
+        return OpenedImage(
+            width, height, array.nbytes, False, lambda _: from_array(array, color, limits)
+        )
+    if is_pil(source):
+        return _opened_pil(source, limits)
+    data, name = _read(source, limits)
+    return _opened(data, name, limits)
 
 
 def load_image(
@@ -75,14 +98,7 @@ def load_image(
     array of uint8 is not copied.
     Raises ImageError when it is no usable picture, with what to do; SettingsError for `color`.
     """
-    if color not in ("rgb", "bgr"):
-        raise SettingsError(f'color should be "rgb" or "bgr"; got {color!r}.')
-    if isinstance(source, np.ndarray):
-        return _from_array(source, color, limits)
-    if _is_pil(source):
-        return _from_pil(source, limits)
-    data, name = _read(source, limits)
-    return decode(data, name=name, limits=limits)
+    return open_image(source, color=color, limits=limits).pixels()
 
 
 def load_with_digest(
@@ -90,7 +106,7 @@ def load_with_digest(
 ) -> tuple[ImageArray, str]:
     """A picture as `load_image` gives it, (H, W, 3), and what tells it from others: a SHA-256 in
     hex, of the bytes of a file, of the shape and pixels of an array or a PIL image."""
-    if isinstance(source, np.ndarray) or _is_pil(source):
+    if isinstance(source, np.ndarray) or is_pil(source):
         pixels = load_image(source, color=color, limits=limits)
         shape = repr(pixels.shape).encode()
         return pixels, hashlib.sha256(shape + pixels.tobytes()).hexdigest()
@@ -103,8 +119,10 @@ def decode(data: bytes, *, name: str = "the picture", limits: ImageLimits = LIMI
 
     Raises ImageError for an unknown format, a truncated or damaged file, or one over the limits.
     """
-    import cv2
+    return _opened(data, name, limits).pixels()
 
+
+def _opened(data: bytes, name: str, limits: ImageLimits) -> OpenedImage:
     if not data:
         raise ImageError(
             f"{name} is empty (0 bytes): expected a picture. Copy or download it again; rewind a "
@@ -116,11 +134,31 @@ def decode(data: bytes, *, name: str = "the picture", limits: ImageLimits = LIMI
             "Save it smaller, or pass ImageLimits with a higher max_bytes."
         )
     header = read_header(data, name)
-    _check_pixels(name, header.width, header.height, limits)
+    check_pixels(name, header.width, header.height, limits)
+    return OpenedImage(
+        header.width,
+        header.height,
+        len(data),
+        header.format == "JPEG",
+        lambda reduce: _decoded(data, name, header, reduce),
+    )
+
+
+def _opened_pil(image: Any, limits: ImageLimits) -> OpenedImage:
+    width, height = image.width, image.height
+    return OpenedImage(width, height, 4 * width * height, False, lambda _: from_pil(image, limits))
+
+
+def _decoded(data: bytes, name: str, header: Header, reduce: int) -> ImageArray:
+    """The pixels of a file that `read_header` has passed, uint8 (H, W, 3), at 1 / `reduce`."""
+    import cv2
+
     # OpenCV 5.0 rounds 16-bit TIFF to 8 bits unless asked not to, and asked for it as RGB gives
     # garbage: TIFF is read as BGR in its own depth.
     bgr = header.format == "TIFF"
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if bgr else cv2.IMREAD_COLOR_RGB
+    if reduce > 1:
+        flags |= getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{reduce}")  # the bit of the reduction
     try:
         with _quiet():
             pixels = cv2.imdecode(np.frombuffer(plain(data, header), np.uint8), flags)
@@ -129,13 +167,13 @@ def decode(data: bytes, *, name: str = "the picture", limits: ImageLimits = LIMI
             f"{name} is a {header.format} that OpenCV refuses: it is damaged, or has more than "
             "2**30 pixels. Copy it again, or save it smaller as 8-bit JPEG or PNG."
         ) from error
-    stored = (header.height, header.width, 3)
-    if pixels is None or pixels.shape not in (stored, (header.width, header.height, 3)):
+    height, width = (-(-side // reduce) for side in (header.height, header.width))
+    if pixels is None or pixels.shape not in ((height, width, 3), (width, height, 3)):
         raise ImageError(
             f"{name} is a {header.format} that cannot be decoded: it ends early, is damaged or of "
             "an unusual kind. Copy it again, or save it as 8-bit JPEG or PNG."
         )
-    return np.ascontiguousarray(_eight_bits(pixels)[:, :, :: -1 if bgr else 1])
+    return np.ascontiguousarray(eight_bits(pixels)[:, :, :: -1 if bgr else 1])
 
 
 def is_many(source: Any) -> bool:
@@ -143,7 +181,7 @@ def is_many(source: Any) -> bool:
     if isinstance(source, np.ndarray):
         return source.ndim == 4
     one = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
-    one = one or hasattr(source, "read") or _is_pil(source)
+    one = one or hasattr(source, "read") or is_pil(source)
     return not one and isinstance(source, Iterable)
 
 
@@ -264,93 +302,6 @@ def _bounded(file: Any, limit: int) -> bytes:
 def _clip(text: object) -> str:
     whole = str(text)
     return whole if len(whole) <= 300 else f"{whole[:150]}...{whole[-50:]}"
-
-
-# ---- from arrays and PIL images
-
-
-def _check_pixels(name: str, width: int, height: int, limits: ImageLimits) -> None:
-    if max(width, height) > _MAX_SIDE:
-        raise ImageError(
-            f"{name} is {width}x{height} pixels; a side should have at most {_MAX_SIDE:,}. "
-            "Crop it or scale it down."
-        )
-    if width * height > limits.max_pixels:
-        raise ImageError(
-            f"{name} is {width}x{height} = {width * height:,} pixels; the limit is "
-            f"{limits.max_pixels:,}. Scale it down, or pass ImageLimits with a higher max_pixels."
-        )
-
-
-def _from_array(array: NDArray[Any], color: str, limits: ImageLimits) -> ImageArray:
-    pixels = array[:, :, None] if array.ndim == 2 else array
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
-        raise ImageError(
-            "An image array should have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); "
-            f"got {array.shape}.{_shape_hint(array.shape)}"
-        )
-    height, width = pixels.shape[:2]
-    if height == 0 or width == 0:
-        raise ImageError(f"An image array should hold pixels; got the shape {array.shape}.")
-    _check_pixels("the array", width, height, limits)
-    pixels = _eight_bits(pixels)
-    if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels[:, :, :3] if color == "rgb" else pixels[:, :, 2::-1])
-
-
-def _eight_bits(pixels: NDArray[Any]) -> ImageArray:
-    """uint8 as it is; of uint16 the high byte; nothing else."""
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-        return (pixels >> 8).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        raise ImageError(
-            f"An image array should be uint8 (0 to 255) or uint16; got {pixels.dtype}. "
-            "If its values are 0 to 1, pass (array * 255).round().astype(numpy.uint8); "
-            "if they are 0 to 255, pass array.round().astype(numpy.uint8)."
-        )
-    return pixels
-
-
-def _shape_hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return " It looks channels-first: use array.transpose(1, 2, 0)."
-    if len(shape) == 4:
-        return " It looks like several pictures: pass them one by one."
-    return ""
-
-
-def _is_pil(source: Any) -> bool:
-    return hasattr(source, "getexif") and hasattr(source, "convert")
-
-
-def _from_pil(image: Any, limits: ImageLimits) -> ImageArray:
-    _check_pixels("the PIL image", image.width, image.height, limits)
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"A PIL image should have 8 or 16 bits a value; got the mode {image.mode!r} (32 bits). "
-            'Scale its values to 0-255 and convert it to "L".'
-        )
-    try:
-        flat = image.convert("RGBA") if image.mode in ("P", "PA") else image
-        flat = flat if image.mode.startswith("I;16") else flat.convert("RGB")
-        pixels, orientation = np.asarray(flat), image.getexif().get(274, 1)
-    except _PIL_ERRORS as error:
-        raise ImageError(
-            f"The PIL image cannot be read: {error}. Load or save it again as RGB."
-        ) from error
-    return _upright(_from_array(pixels, "rgb", limits), orientation)
-
-
-def _upright(pixels: ImageArray, orientation: Any) -> ImageArray:
-    """Apply an EXIF orientation, 1 to 8, to (H, W, 3) pixels; other values change nothing."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 # ---- OpenCV's own log lines
