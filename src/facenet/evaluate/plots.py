@@ -64,7 +64,7 @@ class Drawing:
 
 def require_matplotlib() -> None:
     """Import what figures need. Raises ImportError where it is missing or broken."""
-    with _quiet():
+    with quiet():
         import matplotlib.backends.backend_svg
         import matplotlib.figure  # noqa: F401
 
@@ -79,7 +79,7 @@ def draw(models: Models) -> dict[str, list[Drawing]]:
 
     models: the plain records. Raises InputError where the columns of a curve differ in length.
     """
-    with _quiet(), _defaults():
+    with quiet(), _defaults():
         return {
             "errors": [*_roc(models), *_det(models)],
             "histograms": list(_histograms(models)),
@@ -378,7 +378,7 @@ def _drawing(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """matplotlib's notes on its font cache and on settings files stay out of the user's sight."""
     logger = logging.getLogger("matplotlib")
     before = logger.level

@@ -1,20 +1,60 @@
-"""`facenet bench startup | pipeline | search`: speed, printed."""
+"""`facenet bench`: speed, printed. Without the name of a benchmark it is all of them."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from facenet.apps.cli.flags import Output, Places, Recognition, command, flag
+from facenet.apps.cli.flags import Output, command, flag
 from facenet.apps.cli.outlet import bar, note, print_json, print_rows
 
+if TYPE_CHECKING:
+    from facenet.apps.jobs.benching.settings import BenchSettings
+
+
+class _AllByDefault(TyperGroup):
+    """Without the name of a command, options are those of `all`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["all", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
-    help="Measure speed on this machine.",
-    no_args_is_help=True,
+    cls=_AllByDefault,
+    help="Measure speed on this machine: all of it, or what is named.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is measured, with what, and beside whom; see `BenchSettings`."""
+
+    quick: bool = flag(False, "Five runs on few inputs: about a minute.")
+    video: Path | None = flag(None, "A video: its frames are the pictures.  [default: examples]")
+    images: Path | None = flag(None, "A folder of photos.  [default: examples]")
+    against: str | None = flag(
+        None, "Peers to measure in the same run: facenet-pytorch, insightface, opencv, faiss."
+    )
+    peer_python: str | None = flag(
+        None, "The Python that peers are installed in; or one for each, with commas."
+    )
+    chart: Path | None = flag(None, "Draw the rows into this file too, .svg or .png.")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs the networks."""
+
+    engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +66,56 @@ class Searching:
     queries: int = flag(64, "Queries of a batch.")
     rounds: int = flag(9, "Runs of a batch; the median counts.")
     check: int = flag(10_000, "Queries whose answers are compared with every vector in fp32.")
-    against: str = flag("faiss", "Peer to measure in the same run: faiss, or none.")
     seed: int = flag(0, "Of everything that is drawn.")
     approximate: bool = flag(False, "Measure approximate search too, against the exact one.")
     force: bool = flag(False, "Measure it for fewer than two million faces too.")
 
 
 Rounds = Annotated[int, typer.Option(help="Runs; the median counts.", min=1)]
+
+
+@app.command("all")
+@command
+def everything(output: Output, measured: Measured, running: Running) -> int:
+    """All of these but startup and cluster.
+
+    The same as `facenet bench` without a name; the search is in a small gallery.
+    """
+    return _measure(("detect", "embed", "pipeline", "latency", "search"), output, measured, running)
+
+
+@app.command()
+@command
+def detect(output: Output, measured: Measured, running: Running) -> int:
+    """Frames per second of each detector at three sizes.
+
+    One at a time and together, with MTCNN's distance to its arithmetic floor.
+    """
+    return _measure(("detect",), output, measured, running)
+
+
+@app.command()
+@command
+def embed(output: Output, measured: Measured, running: Running) -> int:
+    """Faces per second of each network, arithmetic and batch."""
+    return _measure(("embed",), output, measured, running)
+
+
+@app.command()
+@command
+def pipeline(output: Output, measured: Measured, running: Running) -> int:
+    """Photos per second from files to vectors, with memory and stages."""
+    return _measure(("pipeline",), output, measured, running)
+
+
+@app.command()
+@command
+def latency(output: Output, measured: Measured, running: Running) -> int:
+    """Milliseconds of one photo, from its bytes to names.
+
+    With 1, 5 and 20 faces, on one thread and on two.
+    """
+    return _measure(("latency",), output, measured, running)
 
 
 @app.command()
@@ -56,32 +139,70 @@ def startup(
 
 @app.command()
 @command
-def pipeline(photos: Places, output: Output, recognition: Recognition, rounds: Rounds = 5) -> int:
-    """Milliseconds to read, detect and embed.
-
-    Medians; compare them only inside one run.
-    """
-    from facenet.apps.jobs.stopwatch import measure_pipeline
-
-    rows = measure_pipeline(photos, recognition.recognizer(), rounds=rounds)
-    print_json(rows) if output.json else print_rows(rows, ["what", "milliseconds", "per_second"])
-    return 0
-
-
-@app.command()
-@command
-def search(output: Output, measured: Searching) -> int:
+def search(output: Output, measured: Measured, searching: Searching) -> int:
     """Milliseconds, memory and recall of a gallery's search.
 
-    A gallery of generated people is written to a temporary file, and removed at the end.
+    A gallery of generated people is written to a temporary file, and removed at the end; pictures
+    and a peer's Python are not needed and not looked at.
     """
-    from facenet.apps.jobs.searchbench import SearchBench, measure_search
+    from facenet.apps.jobs.benching.whole import measure_search_alone
 
-    settings = SearchBench(**asdict(measured))
     with bar("writing faces") as progress:
-        found = measure_search(settings, progress)
+        found = measure_search_alone(_settings(measured), asdict(searching), progress)
+    return _show(found, output, measured.chart)
+
+
+def _settings(measured: Measured, engine: str = "auto") -> BenchSettings:
+    """The settings that flags stand for; names are separated by commas."""
+    from facenet.apps.jobs.benching.settings import BenchSettings
+
+    if measured.chart is not None:
+        from facenet.evaluate.speedchart import require_chart
+
+        require_chart(measured.chart)
+    return BenchSettings(
+        quick=measured.quick,
+        video=measured.video,
+        images=measured.images,
+        against=_names(measured.against),
+        peer_python=_names(measured.peer_python),
+        engine=engine,
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in (text or "").split(","))))
+
+
+def _measure(stages: Sequence[str], output: Output, measured: Measured, running: Running) -> int:
+    from facenet.apps.jobs.benching.whole import measure
+
+    with _watched() as progress:
+        found = measure(stages, _settings(measured, running.engine), progress=progress)
+    return _show(found, output, measured.chart)
+
+
+@contextmanager
+def _watched() -> Iterator[Callable[[str], None]]:
+    """The name of what was measured last, on stderr where a person watches."""
+    if not sys.stderr.isatty():
+        yield lambda name: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("measuring") as status:
+        yield lambda name: status.update(f"measured {name}")
+
+
+def _show(found: dict[str, Any], output: Output, chart: Path | None) -> int:
+    """Print rows, tell notes, and draw."""
+    from facenet.apps.jobs.benching.rows import table
+
+    print_json(found) if output.json else print(table(found["results"]))
     for text in found["notes"]:
         note(text)
-    columns = ["name", "unit", "median", "p95", "runs", "peer", "peer_median", "ratio"]
-    print_json(found) if output.json else print_rows(found["results"], columns)
+    if chart is not None:
+        from facenet.evaluate.speedchart import save_chart
+
+        save_chart(found["results"], chart)
     return 0

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs import bruteforce, generated
+from facenet.apps.jobs.benching import machine
+from facenet.apps.jobs.benching.rows import quantity
 from facenet.errors import InputError, SettingsError
 from facenet.gallery.index import Index
 from facenet.gallery.nearest import LEAST, Approximation, Recall
 from facenet.gallery.snapshot import snapshot_path
 from facenet.gallery.store import Store, open_store
-from facenet.models.home import cpu_name, cpu_threads
-from facenet.products import best_products
+from facenet.models.home import cpu_threads
 from facenet.types import FloatArray
 from facenet.vectors import unit
 
@@ -95,6 +94,7 @@ def measure_search(
 
 
 def _measured(place: Path, store: Store, settings: SearchBench) -> dict[str, Any]:
+    before = machine.now()
     rebuild = _child("rebuild", place, settings)
     ours = _child("search", place, settings)
     peer = {} if settings.against == "none" else _child(settings.against, place, settings)
@@ -103,20 +103,21 @@ def _measured(place: Path, store: Store, settings: SearchBench) -> dict[str, Any
     results = [
         _timed(f"{name}/1query", ours["1query"], label, peer.get("1query")),
         _timed(f"{name}/{settings.queries}queries", ours["batch"], label, peer.get("batch")),
-        _single(f"{name}/throughput_of_batch", "times one by one", ours["throughput"]),
-        _single(f"{name}/memory", "GB", ours["memory"], label, peer.get("memory")),
-        _single(f"{name}/memory_of_arrays", "GB", ours["arrays"]),
-        _single(f"{name}/open_from_snapshot", "s", ours["open"]),
-        _single(f"{name}/build_from_store", "s", rebuild["open"]),
+        quantity(f"{name}/throughput_of_batch", "times one by one", ours["throughput"]),
+        quantity(f"{name}/memory", "GB", ours["memory"], label, peer.get("memory")),
+        quantity(f"{name}/memory_of_arrays", "GB", ours["arrays"]),
+        quantity(f"{name}/open_from_snapshot", "s", ours["open"]),
+        quantity(f"{name}/build_from_store", "s", rebuild["open"]),
     ]
     if settings.check:
         right, ties = _recall(place, store, settings)
-        results.append(_single(f"{name}/recall", f"share of {settings.check} queries", right))
-        results.append(_single(f"{name}/recall_with_ties", "queries with equal answers", ties))
+        results.append(quantity(f"{name}/recall", f"share of {settings.check} queries", right))
+        results.append(quantity(f"{name}/recall_with_ties", "queries with equal answers", ties))
     if settings.approximate:
         results += _approximate(f"{name}/approximate", _child("approximate", place, settings), ours)
     notes = [peer["missing"]] if "missing" in peer else []
-    return {"results": results, "machine": _machine(), "notes": notes}
+    facts = machine.describe(before, machine.now())
+    return {"results": results, "machine": facts, "notes": notes}
 
 
 def _approximate(
@@ -127,15 +128,15 @@ def _approximate(
     rows = [
         _timed(f"{name}/1query", found["1query"], "exact", exact["1query"]),
         _timed(f"{name}/batch", found["batch"], "exact", exact["batch"]),
-        _single(f"{name}/memory", "GB", found["memory"], "exact", exact["memory"]),
-        _single(f"{name}/open_from_snapshot", "s", found["open"], "exact", exact["open"]),
-        _single(f"{name}/cells_looked_at", f"of {recall.cells}", recall.probed),
-        _single(f"{name}/recall@1", f"share of {recall.queries} changed faces", recall.at_1),
-        _single(f"{name}/recall@5", f"share of {recall.queries} changed faces", recall.at_5),
+        quantity(f"{name}/memory", "GB", found["memory"], "exact", exact["memory"]),
+        quantity(f"{name}/open_from_snapshot", "s", found["open"], "exact", exact["open"]),
+        quantity(f"{name}/cells_looked_at", f"of {recall.cells}", recall.probed),
+        quantity(f"{name}/recall@1", f"share of {recall.queries} changed faces", recall.at_1),
+        quantity(f"{name}/recall@5", f"share of {recall.queries} changed faces", recall.at_5),
     ]
     if found["checked"]:
         for at, share in zip(("recall@1", "recall@5"), found["checked"], strict=True):
-            rows.append(_single(f"{name}/{at}_of_check", "share of the check's queries", share))
+            rows.append(quantity(f"{name}/{at}_of_check", "share of the check's queries", share))
     return rows
 
 
@@ -342,41 +343,9 @@ def _memory() -> float | None:
 def _timed(
     name: str, clocks: Sequence[float], peer: str | None, theirs: Sequence[float] | None
 ) -> dict[str, Any]:
-    row = _single(name, "ms", float(np.median(clocks)), peer, _median(theirs))
+    row = quantity(name, "ms", float(np.median(clocks)), peer, _median(theirs))
     return {**row, "p95": float(np.percentile(clocks, 95)), "runs": len(clocks)}
 
 
 def _median(clocks: Sequence[float] | None) -> float | None:
     return None if clocks is None else float(np.median(clocks))
-
-
-def _single(
-    name: str, unit: str, value: float, peer: str | None = None, theirs: float | None = None
-) -> dict[str, Any]:
-    """One row of the results. ratio: what the peer takes, divided by what we take."""
-    ratio = None if theirs is None else theirs / value
-    return {
-        "name": name, "unit": unit, "median": value, "p95": value, "runs": 1,
-        "peer": peer, "peer_median": theirs, "ratio": ratio,
-    }  # fmt: skip
-
-
-def _machine() -> dict[str, Any]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    packages = ("numpy", "onnxruntime", *PEERS.values())
-    return {
-        "processor": cpu_name(),
-        "threads": cpu_threads(),
-        "load": load,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "products": f"{type(best_products()).__name__}, {best_products().limit}",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,0 +1,1 @@
+"""Measuring: plans, runs in turn with others, rows."""

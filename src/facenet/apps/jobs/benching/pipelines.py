@@ -1,0 +1,96 @@
+"""`facenet bench pipeline`: from files to vectors, as `Recognizer` does it, and what it holds.
+
+The files are cut into parts, one for each run: facenet takes one, then each peer takes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet.apps.jobs.benching.material import files, spread
+from facenet.apps.jobs.benching.rows import Row, quantity
+from facenet.apps.jobs.benching.runs import Outcome, Plan, memory_rows
+from facenet.apps.jobs.benching.session import FASTEST, Session
+from facenet.models.catalog import DEFAULT_DETECTOR
+from facenet.models.home import cpu_threads
+
+PART = 500
+"""Files of a part at most."""
+LEAST_PART = 8
+"""Files of a part at least; fewer than five of these are taken whole in each run."""
+QUICK_FILES = 100
+STAGES = {"read": "photos/s", "detect": "photos/s", "embed": "faces/s"}
+STAGE_FILES = 32
+LEAST_FOR_SLOPE = 2000
+"""Files from which on a slope of memory is more than noise."""
+PEERS = ("facenet-pytorch", "insightface")
+
+
+def photos(session: Session) -> tuple[str, list[Path]]:
+    """The name of the set, as part of a row's, and its files."""
+    name, paths = files(session.settings.video, session.settings.images, session.folder)
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()) or "photos"
+    return plain, spread(paths, QUICK_FILES) if session.settings.quick else paths
+
+
+def pipeline(session: Session) -> Iterator[Row]:
+    """Rows of the whole way, of its stages and of its memory."""
+    name, paths = photos(session)
+    for number, (network, model) in enumerate(session.networks().items()):
+        label = f"pipeline/{name}" + (f"/{network}" if number else "")
+        task = {
+            "job": "pipeline", "detector": DEFAULT_DETECTOR, "model": model,
+            "precision": FASTEST, "engine": session.settings.engine,
+        }  # fmt: skip
+        parts = parts_of(paths, session.settings.runs)
+        peers = {} if number else session.peers(dict.fromkeys(PEERS, task))
+        plans = [Plan(label, "photos/s", task, peers, parts)]
+        outcomes = list(session.runs(cpu_threads()).measure(plans))
+        for outcome in outcomes:
+            how = f"{DEFAULT_DETECTOR} and {model} in {outcome.facts.get('precision')}"
+            session.note(f"{label} was measured with {how}.")
+            yield from outcome.rows()
+            yield from _slope(session, label, outcome)
+        yield from memory_rows(label, outcomes)
+        yield from _stages(session, label, task, paths)
+
+
+def parts_of(paths: Sequence[Path], runs: int) -> list[list[str]]:
+    """The files of each run: parts of the whole, or the whole each time where it is small."""
+    files = [str(path) for path in paths]
+    if len(files) < runs * LEAST_PART:
+        return [files] * runs
+    count = max(runs, ceil(len(files) / PART))
+    return [list(part) for part in np.array_split(np.array(files, object), count)]
+
+
+def _slope(session: Session, label: str, outcome: Outcome) -> Iterator[Row]:
+    """Growth of memory over the files, without the first fifth of them: MB per 10,000."""
+    held = [answer.get("held") for answer in outcome.ours]
+    done = np.cumsum([answer["items"] for answer in outcome.ours])
+    kept = done > done[-1] / 5
+    if done[-1] < LEAST_FOR_SLOPE or None in held or np.sum(kept) < 3:
+        session.note(f"{label}/memory_slope needs {LEAST_FOR_SLOPE:,} photos or more.")
+        return
+    slope = np.polyfit(done[kept], np.array(held, np.float64)[kept], 1)[0]
+    yield quantity(f"{label}/memory_slope", "MB/10,000 photos", float(1e4 * slope))
+
+
+def _stages(
+    session: Session, label: str, task: dict[str, Any], paths: Sequence[Path]
+) -> Iterator[Row]:
+    """Each stage by itself, one photo at a time: where the time goes."""
+    some = [str(path) for path in spread(paths, STAGE_FILES)]
+    parts = (None,) * session.settings.runs
+    plans = [
+        Plan(f"{label}/{stage}", unit, {**task, "job": "stage", "stage": stage, "photos": some}, {},
+             parts)
+        for stage, unit in STAGES.items()
+    ]  # fmt: skip
+    for outcome in session.runs(cpu_threads()).measure(plans):
+        yield from outcome.rows()

@@ -1,0 +1,83 @@
+"""What `facenet bench` is asked for."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from facenet.apps.jobs.benching.link import OURS, OURS_COMMAND, Link, System, peer_command
+from facenet.apps.jobs.peers.worker import SYSTEMS
+from facenet.errors import SettingsError
+from facenet.models.engine import ENGINES
+
+HERE = ("opencv",)
+"""Peers that run in facenet's own Python."""
+OTHERS = ("faiss", "none")
+"""What a search is measured against, in facenet's own Python; none is nothing at all."""
+RUNS, QUICK_RUNS = 9, 5
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """What is measured, with what, and beside whom.
+
+    quick: five runs on few inputs. video, images: inputs of your own. against: peers, see
+    `worker.SYSTEMS`. peer_python: their Pythons, one for all or, in order, one for each that is
+    not of `HERE` or `OTHERS`; none is facenet's own. engine: what runs facenet's networks.
+    Raises SettingsError.
+    """
+
+    quick: bool = False
+    video: Path | None = None
+    images: Path | None = None
+    against: tuple[str, ...] = ()
+    peer_python: tuple[str, ...] = ()
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        known = set(self.against) <= {*SYSTEMS, *OTHERS}
+        if not known or len(set(self.against)) < len(self.against):
+            raise SettingsError(
+                f"against should be some of {', '.join((*SYSTEMS, *OTHERS))}, each once; got "
+                f"{','.join(self.against)[:80]}."
+            )
+        if len(self.peer_python) not in (0, 1, len(self._elsewhere)):
+            raise SettingsError(
+                f"peer_python should be one Python, or one for each of the peers that run "
+                f"elsewhere ({', '.join(self._elsewhere) or 'none'}); got {len(self.peer_python)}."
+            )
+        for python in self.peer_python:
+            if shutil.which(python) is None:
+                raise SettingsError(
+                    f"peer_python should be the Python that a peer is installed in, such as "
+                    f"venv/bin/python; {python[:200]} cannot be run."
+                )
+        if self.engine not in ENGINES:
+            raise SettingsError(
+                f"engine should be one of {', '.join(ENGINES)}; got {self.engine:.40}."
+            )
+
+    @property
+    def runs(self) -> int:
+        """Measured runs of each plan."""
+        return QUICK_RUNS if self.quick else RUNS
+
+    @property
+    def _elsewhere(self) -> list[str]:
+        """The peers that do not run in facenet's own Python."""
+        return [name for name in self.against if name not in (*HERE, *OTHERS)]
+
+    def python_of(self, peer: str) -> str:
+        """The interpreter that a peer runs in."""
+        if peer not in self._elsewhere or not self.peer_python:
+            return sys.executable
+        place = self._elsewhere.index(peer) if len(self.peer_python) > 1 else 0
+        return self.peer_python[place]
+
+    def open(self, name: str, threads: int) -> System:
+        """A process that measures facenet or a peer."""
+        if name == OURS:
+            return Link(OURS, OURS_COMMAND, threads=threads)
+        return Link(name, peer_command(name, self.python_of(name)), threads=threads)
