@@ -16,14 +16,16 @@ from facenet.models.catalog import find_card, package_folder
 from facenet.models.engine import Engine, EngineSettings, golden_input, open_engine
 from facenet.models.store import ModelStore
 
-FREE_SIDE = 24
-"""Size given to a free height or width."""
+FREE_SIDE = {"yunet": 64}
+"""Size given to a free height or width, by family of the card (a multiple of YuNet's strides)."""
+USUAL_SIDE = 24
+"""That of the others."""
 
 
-def golden(engine: Engine) -> dict[str, Any]:
-    """Shape of the known input and the flat answers, to 7 digits."""
+def golden(engine: Engine, free: int) -> dict[str, Any]:
+    """Shape of the known input and the flat answers, to 7 digits. free: see `FREE_SIDE`."""
     name, shape = next(iter(engine.inputs.items()))
-    size = [1, *(side or FREE_SIDE for side in shape[1:])]
+    size = [1, *(side or free for side in shape[1:])]
     answer = engine.run({name: golden_input(tuple(size))})
     outputs = {key: [float(f"{v:.7g}") for v in np.ravel(values)] for key, values in answer.items()}
     return {"shape": size, "outputs": outputs}
@@ -37,7 +39,10 @@ def main(names: list[str]) -> None:
         path = package_folder() / "cards" / f"{card.name}.json"
         data = json.loads(path.read_text("utf-8"))
         files = ModelStore().files(card)
-        data["golden"] = {stem: golden(open_engine(file, settings)) for stem, file in files.items()}
+        free = FREE_SIDE.get(card.family or "", USUAL_SIDE)
+        data["golden"] = {
+            stem: golden(open_engine(file, settings), free) for stem, file in files.items()
+        }
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(f"{path.name}: golden answers of {', '.join(files)}")
 

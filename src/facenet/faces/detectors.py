@@ -1,4 +1,4 @@
-"""Which detectors there are: the files of a card tell the family, the family the class."""
+"""Which detectors there are: a card or its files tell the family, the family the class."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 from facenet.errors import EngineError, ModelFileError, SettingsError
 from facenet.faces.detect import Detector
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
+from facenet.faces.networks import is_quicker
 from facenet.faces.scrfd import Scrfd, ScrfdSettings
+from facenet.faces.yunet import Yunet, YunetSettings
 from facenet.models.card import ModelCard
 from facenet.models.catalog import find_card
 from facenet.models.engine import Engine, EngineSettings
 from facenet.models.loader import Model, load_model
 
-DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings
+DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings | YunetSettings
 """Options of a detector."""
 
 
@@ -41,13 +43,15 @@ def _mtcnn(name: str, running: EngineSettings, options: MtcnnSettings) -> Mtcnn:
     """MTCNN with a stream for every thread, and bfloat16 to look quickly where there is any."""
     running = replace(running, streams=running.threads)
 
+    exact = _load(name, running).engines
+
     def quick() -> Mapping[str, Engine]:
         try:
-            return _load(name, replace(running, precision="bf16")).engines
+            engines = _load(name, replace(running, precision="bf16")).engines
         except EngineError:  # this processor or runtime has none, or computes wrong in it
             return {}
+        return engines if is_quicker(engines["pnet"], exact["pnet"]) else {}
 
-    exact = _load(name, running).engines
     return Mtcnn(exact, options, quick=quick, threads=running.threads)
 
 
@@ -57,13 +61,22 @@ SCRFD = Family(
     ScrfdSettings,
     lambda name, running, options: Scrfd(_load(name, running).engine, options),
 )
+YUNET = Family(
+    "YuNet",
+    YunetSettings,
+    lambda name, running, options: Yunet(_load(name, running).engine, options),
+)
+FAMILIES = {"mtcnn": MTCNN, "scrfd": SCRFD, "yunet": YUNET}
+"""Name on a card -> family."""
 
 
 def family_of(card: ModelCard) -> Family:
-    """MTCNN for the three files pnet, rnet and onet, SCRFD for one file.
+    """That on the card; where it names none, MTCNN for pnet, rnet and onet, SCRFD for one file.
 
     Raises ModelFileError for other files, which nothing here can run.
     """
+    if card.family is not None:
+        return FAMILIES[card.family]
     stems = {Path(file.path).stem for file in card.files}
     if stems == {"pnet", "rnet", "onet"}:
         return MTCNN

@@ -11,18 +11,18 @@ here each has its own (the same where the sides of the reduced picture are whole
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.errors import EngineError, ModelFileError, SettingsError
+from facenet.errors import ModelFileError, SettingsError
 from facenet.faces.boxes import non_maximum_suppression
-from facenet.faces.detect import largest_first
+from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input
 from facenet.models.convert.insightface import FORMS, Form
 from facenet.models.engine import Engine
-from facenet.types import Faces, FloatArray, ImageArray
+from facenet.types import Faces, ImageArray
 
 SIZE = (640, 640)
 """Width and height that pictures are brought to where the graph takes any size."""
@@ -67,15 +67,6 @@ class ScrfdSettings:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Faces before suppression: boxes float32 (n, 4), scores (n,), landmarks (n, 5, 2) or None."""
-
-    boxes: FloatArray
-    scores: FloatArray
-    landmarks: FloatArray | None
-
-
 class Scrfd:
     """The detector.
 
@@ -87,7 +78,8 @@ class Scrfd:
     def __init__(self, engine: Engine, settings: ScrfdSettings | None = None) -> None:
         self.settings = settings or ScrfdSettings()
         self._engine = engine
-        self._input, fixed = _port(engine)
+        self._input, fixed = picture_input(engine, "InsightFace")
+        self._canvas = Canvas()
         if fixed and self.settings.sizes not in (None, (fixed,)):
             raise SettingsError(
                 f"This detector takes pictures of {fixed[0]}x{fixed[1]} only, as its graph says; "
@@ -105,38 +97,31 @@ class Scrfd:
         return [self._detect(image) for image in images]
 
     def _detect(self, image: ImageArray) -> Faces:
-        found = _joined([self._look(image, size) for size in self.sizes])
-        settings = self.settings
-        large = np.max(found.boxes[:, 2:] - found.boxes[:, :2], axis=1) >= settings.min_face_size
-        rows = np.flatnonzero(large)
-        rows = rows[
-            non_maximum_suppression(
-                found.boxes[rows], found.scores[rows], settings.nms_threshold, pixel=1.0
-            )
-        ]
+        found, settings = joined([self._look(image, size) for size in self.sizes]), self.settings
+        found = found.take(np.flatnonzero(found.sides() >= settings.min_face_size))
+        found = found.take(
+            non_maximum_suppression(found.boxes, found.scores, settings.nms_threshold, pixel=1.0)
+        )
         height, width = image.shape[:2]
-        boxes = np.clip(found.boxes[rows], 0, np.array([width, height] * 2, np.float32))
-        points = None if found.landmarks is None else found.landmarks[rows]
-        faces = Faces(boxes, points, np.clip(found.scores[rows], 0, 1))
-        faces = largest_first(faces[np.flatnonzero(np.all(boxes[:, 2:] > boxes[:, :2], axis=1))])
-        return faces[: settings.max_faces] if settings.max_faces else faces
+        boxes = np.clip(found.boxes, 0, np.array([width, height] * 2, np.float32))
+        inside = np.flatnonzero(np.all(boxes[:, 2:] > boxes[:, :2], axis=1))
+        return replace(found, boxes=boxes).take(inside).faces(settings.max_faces)
 
-    def _look(self, image: ImageArray, size: tuple[int, int]) -> _Found:
+    def _look(self, image: ImageArray, size: tuple[int, int]) -> Found:
         """The faces of a picture at one size, in the pixels of the picture itself."""
-        pixels, scale = letterbox(image, *size)
-        values = (pixels.astype(np.float32) - np.float32(127.5)) * np.float32(1 / 128)
-        blob = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
-        outputs = self._engine.run({self._input: blob})
+        pixels, factors = letterbox(image, *size)
+        with self._canvas.drawn(pixels, *size, color="rgb") as blob:
+            blob -= np.float32(127.5)
+            blob *= np.float32(1 / 128)
+            outputs = self._engine.run({self._input: blob})
         found = _decoded(outputs.values(), size, self.settings.score_threshold)
-        back = np.array(scale, np.float32)
-        points = None if found.landmarks is None else found.landmarks / back
-        return _Found(found.boxes / back[[0, 1, 0, 1]], found.scores, points)
+        return found.scaled_back(factors)
 
 
 def letterbox(image: ImageArray, width: int, height: int) -> tuple[ImageArray, tuple[float, float]]:
-    """A picture in the upper left of a black one of the given size, as large as fits.
+    """A picture as large as fits into the given size.
 
-    uint8 (H, W, 3) -> uint8 (height, width, 3), and the factors of x and y.
+    uint8 (H, W, 3) -> uint8 (h, w, 3), and the factors of x and y.
     """
     import cv2
 
@@ -146,8 +131,7 @@ def letterbox(image: ImageArray, width: int, height: int) -> tuple[ImageArray, t
         new_width, new_height = max(int(height / ratio), 1), height
     else:
         new_width, new_height = width, max(int(width * ratio), 1)
-    out = np.zeros((height, width, 3), np.uint8)
-    out[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
+    out = np.asarray(cv2.resize(image, (new_width, new_height)), np.uint8)
     return out, (new_width / columns, new_height / rows)
 
 
@@ -160,25 +144,9 @@ def _is_size(size: object) -> bool:
     )
 
 
-def _port(engine: Engine) -> tuple[str, tuple[int, int] | None]:
-    """Name of the input, and the one width and height it takes, or None for any."""
-    came = {
-        name: " x ".join("any" if side is None else str(side) for side in shape)
-        for name, shape in engine.inputs.items()
-    }
-    name, shape = next(iter(engine.inputs.items()), ("", ()))
-    if len(came) != 1 or len(shape) != 4 or shape[0] not in (1, None) or shape[1] not in (3, None):
-        raise ModelFileError(
-            "A detector of InsightFace should take one picture, 1 x 3 x H x W; this graph takes "
-            f"{', '.join(came.values())[:120] or 'nothing'}. Choose another file."
-        )
-    height, width = shape[2:]
-    return name, None if height is None or width is None else (width, height)
-
-
 def _decoded(
     outputs: Iterable[NDArray[np.float32]], size: tuple[int, int], threshold: float
-) -> _Found:
+) -> Found:
     """The faces that reach the threshold, in pixels of the picture of this size.
 
     Which output is which is seen from its shape: (cells, 1) scores, (cells, 4) distances to the
@@ -192,7 +160,7 @@ def _decoded(
     form = FORMS.get(len(tables))
     if form is None or any(side % form.strides[-1] for side in size):
         raise _unreadable(tables, size)
-    return _joined([_level(tables, size, stride, form, threshold) for stride in form.strides])
+    return joined([_level(tables, size, stride, form, threshold) for stride in form.strides])
 
 
 def _level(
@@ -201,7 +169,7 @@ def _level(
     stride: int,
     form: Form,
     threshold: float,
-) -> _Found:
+) -> Found:
     """What one stride gives."""
     columns, rows = size[0] // stride, size[1] // stride
     count = columns * rows * form.anchors
@@ -217,12 +185,7 @@ def _level(
     boxes = np.concatenate([centers - edges[:, :2], centers + edges[:, 2:]], axis=1)
     if points is not None:
         points = centers[:, None] + points[reached].reshape(-1, 5, 2) * np.float32(stride)
-    if not (np.all(np.isfinite(boxes)) and (points is None or np.all(np.isfinite(points)))):
-        raise EngineError(
-            "The detector should give finite numbers; it gave NaN or infinity. Use another engine "
-            'or precision "fp32", and check the file against its digest.'
-        )
-    return _Found(boxes, scores[reached], points)
+    return checked(Found(boxes, scores[reached], points))
 
 
 def _unreadable(tables: Iterable[tuple[int, ...]], size: tuple[int, int]) -> ModelFileError:
@@ -231,13 +194,4 @@ def _unreadable(tables: Iterable[tuple[int, ...]], size: tuple[int, int]) -> Mod
         "A detector of InsightFace should give 6, 9, 10 or 15 tables of scores, boxes and "
         f"landmarks for {size[0]}x{size[1]} pixels; this one gives {came[:200] or 'none'}. "
         "Choose another file, or another size."
-    )
-
-
-def _joined(parts: Sequence[_Found]) -> _Found:
-    points = [part.landmarks for part in parts if part.landmarks is not None]
-    return _Found(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate(points) if points else None,
     )

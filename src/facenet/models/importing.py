@@ -1,7 +1,7 @@
 """Importing a model from this machine: a published file, or a model of one's own.
 
 A model of one's own has to become ONNX: an embedder one graph with one input (faces, N x 3 x H x W)
-and one output (vectors, N x D), a detector an MTCNN or one of InsightFace's kind.
+and one output (vectors, N x D), a detector an MTCNN, a YuNet or one of InsightFace's kind.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from facenet.models.card import (
 )
 from facenet.models.catalog import CARD, catalog, published
 from facenet.models.convert.front import channels_first, fed
-from facenet.models.convert.insightface import KNOWN, KNOWN_FORMS, fits_form
+from facenet.models.convert.insightface import KNOWN, KNOWN_FORMS
 from facenet.models.engine import Engine, EngineSettings, golden_input, open_engine, relative_error
 from facenet.models.plainonnx import check_embedder, check_graph
-from facenet.models.recognising import INSIGHTFACE, Found, read_model, require_file
+from facenet.models.recognising import INSIGHTFACE, Fits, Found, read_model, require_file
 from facenet.models.sources import holds
 from facenet.models.store import ModelStore
 
@@ -152,7 +152,7 @@ def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
     try:
         engine = open_engine(path, EngineSettings(engine="onnxruntime", device="cpu"))
         return (
-            _measure_detector(engine, name, tables=found.feeding is not None)
+            _measure_detector(engine, name, found.fits)
             if preprocess is None
             else _measure_embedder(engine, name, preprocess)
         )
@@ -160,17 +160,17 @@ def _measure(path: Path, found: Found, preprocess: Preprocess | None) -> Golden:
         raise ModelFileError(f"{name} does not run: {error}") from error
 
 
-def _measure_detector(engine: Engine, name: str, *, tables: bool) -> Golden:
+def _measure_detector(engine: Engine, name: str, fits: Fits | None) -> Golden:
     """Every output of a detector, or of a large one those of its smallest tables.
 
-    tables: whether they have to be of one of InsightFace's forms.
+    fits: tells whether a decoder can read them; None: they need no decoder of their own.
     """
     sides = next(iter(engine.inputs.values()))[1:]
     shape = (1, *(side or free for side, free in zip(sides, DETECTOR_INPUT, strict=True)))
     answers = engine.run({next(iter(engine.inputs)): golden_input(shape)})
     if not all(np.all(np.isfinite(answer)) for answer in answers.values()):
         raise ModelFileError(f"{name} should give finite float32 values; it does not.")
-    if tables and not fits_form([a.shape for a in answers.values()], (shape[3], shape[2])):
+    if fits and not fits([a.shape for a in answers.values()], (shape[3], shape[2])):
         gave = ", ".join(" x ".join(map(str, a.shape)) for a in answers.values())
         raise ModelFileError(
             f"{name} is not supported: for a picture of {shape[3]}x{shape[2]} it gives "
@@ -250,4 +250,5 @@ def _card(
         preprocess=preprocess,
         dimension=dimension,
         golden=golden,
+        family=found.family,
     )

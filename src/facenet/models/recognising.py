@@ -38,6 +38,9 @@ FACENET_PYTORCH = {
 """How facenet-pytorch crops (its own MTCNN with image_size 160, margin 0) and standardises."""
 
 
+Fits = Callable[[Iterable[tuple[int, ...]], tuple[int, int]], bool]
+"""Shapes of outputs, and width and height of the picture -> whether a decoder can read them."""
+
 INSIGHTFACE = Licence("MIT", "InsightFace: non-commercial research only", commercial=False)
 """The licence of InsightFace's packs."""
 
@@ -51,7 +54,9 @@ class Found:
     of `Preprocess` that the form tells. name: one to suggest, or None. assumed: those of the
     defaults that are usual for the form, and not told by it. known: whether the form is known at
     all, and it is not just any graph. feeding: how a detector of InsightFace's kind was trained
-    to be fed. licence, training_data: None where they are not known.
+    to be fed. family, fits: of a detector, the family on its card, and whether outputs of these
+    shapes can be read for a picture of this width and height. licence, training_data: None where
+    they are not known.
     """
 
     kind: str
@@ -63,6 +68,8 @@ class Found:
     assumed: tuple[str, ...] = ()
     known: bool = True
     feeding: Feeding | None = None
+    family: str | None = None
+    fits: Fits | None = None
     licence: Licence | None = None
     training_data: str | None = None
 
@@ -271,7 +278,7 @@ def _mtcnn(folder: Path, files: list[Path]) -> Found:
         graphs[net], read[net] = graph, data
     source = _source(folder.resolve(), [read[net] for net in MTCNN], "mtcnn")
     title = "MTCNN, three cascaded networks with five landmarks"
-    return Found("detector", title, source, lambda _: graphs)
+    return Found("detector", title, source, lambda _: graphs, family="mtcnn")
 
 
 def _mxnet(symbol: Path, params: Path) -> Found:
@@ -288,13 +295,31 @@ def _mxnet(symbol: Path, params: Path) -> Found:
     return replace(known, source=_source(params, parts, "mxnet"), graphs=graphs)
 
 
+def _yunet(file: Path, source: Source, data: bytes) -> Found:
+    """It is fed as it was trained, whatever the file: BGR from 0 to 255."""
+    from facenet.models.convert.yunet import TITLE, fits_yunet
+
+    return Found(
+        "detector",
+        TITLE,
+        source,
+        lambda _: {"": data},
+        name=file.stem,
+        family="yunet",
+        fits=fits_yunet,
+    )
+
+
 def _onnx(file: Path, data: bytes) -> Found:
-    """An ONNX file: an ArcFace-like embedder, a detector of InsightFace, or something else."""
-    from facenet.models.convert.insightface import NORMALISED, SIDE, ports, recognise
+    """An ONNX file: YuNet, an ArcFace-like embedder, a detector of InsightFace, or another."""
+    from facenet.models.convert.insightface import NORMALISED, SIDE, fits_form, ports, recognise
+    from facenet.models.convert.yunet import is_yunet
 
     check_graph(data, file.name)
-    known = recognise(data)
     source = _source(file, [data])
+    if is_yunet(data):
+        return _yunet(file, source, data)
+    known = recognise(data)
     if known is None:
         size = picture_size(data)
         sides = {} if size is None else {"width": size[0], "height": size[1]}
@@ -310,7 +335,8 @@ def _onnx(file: Path, data: bytes) -> Found:
     )
     if known.role == "detector":
         inside = known.standardise == NORMALISED
-        return replace(made, feeding=Feeding((0.0,), (1.0,)) if inside else Feeding())
+        feeding = Feeding((0.0,), (1.0,)) if inside else Feeding()
+        return replace(made, feeding=feeding, family="scrfd", fits=fits_form)
     told = {"width": SIDE, "height": SIDE, "margin": 0, "color": "rgb", "crop": "similarity"}
     assumed = ("crop", "color", *(() if known.standardise == NORMALISED else ("standardise",)))
     return replace(

@@ -184,5 +184,6 @@ def _advice(card: ModelCard) -> str:
         return "It comes with facenet: install facenet again."
     if card.source.type == "file":
         return f"Import it again with `facenet models import` ({card.source.origin})."
-    megabytes = f"{(card.source.bytes or card.bytes) / 1e6:.0f} MB"
-    return f"Fetch it with `facenet models pull {card.name}` ({megabytes})."
+    megabytes = (card.source.bytes or card.bytes) / 1e6
+    size = f"{max(megabytes, 0.1):.1f} MB" if megabytes < 1 else f"{megabytes:.0f} MB"
+    return f"Fetch it with `facenet models pull {card.name}` ({size})."

@@ -34,9 +34,9 @@ NORMALISED: Final = "none"
 PACKS: Final = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 """Names of InsightFace's packs, whose weights are for non-commercial research only."""
 KNOWN_FORMS: Final = (
-    "MTCNN as three files, and SCRFD or RetinaFace as InsightFace exports them: one picture, "
-    "1 x 3 x H x W, and 6, 9, 10 or 15 outputs, first all scores (n x 1), then all boxes (n x 4), "
-    "then all landmarks (n x 10)"
+    "MTCNN as three files, YuNet as OpenCV has it, with 12 outputs, and SCRFD or RetinaFace as "
+    "InsightFace exports them: one picture, 1 x 3 x H x W, and 6, 9, 10 or 15 outputs, first all "
+    "scores (n x 1), then all boxes (n x 4), then all landmarks (n x 10)"
 )
 """The forms of detectors, in words."""
 
