@@ -31,6 +31,7 @@ _NAMES = {
     "Face": "types",
     "FacenetError": "errors",
     "Faces": "types",
+    "Frame": "images",
     "Gallery": "galleries",
     "GalleryError": "errors",
     "GalleryIdentification": "gallery.answers",
@@ -51,22 +52,27 @@ _NAMES = {
     "Preprocess": "models.card",
     "Recognizer": "recognizer",
     "ScrfdSettings": "faces.scrfd",
+    "Seen": "faces.pipeline",
     "SettingsError": "errors",
     "SeveralFacesError": "errors",
     "StorageError": "errors",
+    "Strided": "faces.strided",
     "UnknownModelError": "errors",
     "UnknownPersonError": "errors",
     "Verification": "gallery.compare",
-    "compare": "recognizer",
+    "YunetSettings": "faces.yunet",
+    "compare": "shortcuts",
     "crop_faces": "faces.align",
-    "detect": "recognizer",
+    "detect": "shortcuts",
+    "detect_video": "faces.video",
     "draw_faces": "faces.draw",
-    "embed": "recognizer",
+    "embed": "shortcuts",
     "find_card": "models.catalog",
-    "identify": "recognizer",
+    "identify": "shortcuts",
     "load_image": "images",
+    "read_video": "images",
     "select_faces": "faces.detect",
-    "verify": "recognizer",
+    "verify": "shortcuts",
 }
 
 __all__ = sorted([*_NAMES, "__version__"])
@@ -97,7 +103,11 @@ if TYPE_CHECKING:
     from facenet.faces.detect import select_faces as select_faces
     from facenet.faces.draw import draw_faces as draw_faces
     from facenet.faces.mtcnn import MtcnnSettings as MtcnnSettings
+    from facenet.faces.pipeline import Seen as Seen
     from facenet.faces.scrfd import ScrfdSettings as ScrfdSettings
+    from facenet.faces.strided import Strided as Strided
+    from facenet.faces.video import detect_video as detect_video
+    from facenet.faces.yunet import YunetSettings as YunetSettings
     from facenet.galleries import Gallery as Gallery
     from facenet.gallery.answers import (
         Candidate as Candidate,
@@ -113,7 +123,12 @@ if TYPE_CHECKING:
     from facenet.gallery.enrolment import Enrolled as Enrolled
     from facenet.gallery.judgement import EnrolmentRules as EnrolmentRules
     from facenet.gallery.records import EnrolledFace as EnrolledFace, Person as Person
-    from facenet.images import ImageLimits as ImageLimits, load_image as load_image
+    from facenet.images import (
+        Frame as Frame,
+        ImageLimits as ImageLimits,
+        load_image as load_image,
+        read_video as read_video,
+    )
     from facenet.models.card import ModelCard as ModelCard, Preprocess as Preprocess
     from facenet.models.catalog import find_card as find_card
     from facenet.models.engine import EngineSettings as EngineSettings
@@ -121,6 +136,8 @@ if TYPE_CHECKING:
     from facenet.recognizer import (
         Enrolment as Enrolment,
         Recognizer as Recognizer,
+    )
+    from facenet.shortcuts import (
         compare as compare,
         detect as detect,
         embed as embed,

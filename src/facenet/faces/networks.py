@@ -106,9 +106,9 @@ class Networks:
     def pick(
         self, level: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
     ) -> Asked:
-        """The cells of a scanned level that may reach a threshold.
+        """The cells of a scanned level, float32 (3, h, w), that may reach a threshold.
 
-        by_column: counted down the columns, else along the rows.
+        scanned: what `scan` said of it. by_column: counted down the columns, else along the rows.
         """
         score, quick = scanned["score"][0], self._scans_quickly(level)
         reached = score >= (threshold - MARGIN["pnet"] if quick else threshold)
