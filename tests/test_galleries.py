@@ -363,3 +363,23 @@ def test_deleting_leaves_no_copy_of_the_index(tmp_path):
             erase()
             assert not snapshot.exists()
         assert gallery.people() == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda g: g.search(picture(1), "x"), SettingsError, "k should be 1 or more .* got 'x'"),
+        (lambda g: g.search(picture(1), select={}), SettingsError, "select should be .* got dict"),
+        (lambda g: g.verify("Anna", picture(1), select=[]), SettingsError, "got list"),
+        (lambda g: g.enroll("Anna", picture(1), allow=7), SettingsError, "allow should be among"),
+        (lambda g: g.keep_calibration("x"), InputError, "should be a `Calibration`.* got str"),
+        (lambda g: Gallery.create(g.store.place + "2", model=5), SettingsError, "name of an embed"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_in_a_sentence(tmp_path, ask, error, message):
+    with Gallery.create(tmp_path / "G.db", recognizer=toy()) as gallery:
+        gallery.enroll("Anna", picture(1))
+        with pytest.raises(error, match=message):
+            ask(gallery)
+        assert gallery.kept_calibration(5) is None
+        assert len(gallery.search(picture(1), 10**30)) == 1

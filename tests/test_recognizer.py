@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ from facenet.errors import (
     SeveralFacesError,
     UnknownModelError,
 )
-from facenet.faces.embed import Embedder
+from facenet.faces.embed import BATCH, Embedder
 from facenet.gallery.calibrate import decide_threshold
-from facenet.recognizer import GROUP, Recognizer
+from facenet.recognizer import Recognizer
 from facenet.types import Faces
 
 BLACK = np.zeros((80, 90, 3), np.uint8)
@@ -93,13 +94,45 @@ def test_detection_needs_no_embedder():
 
 
 def test_faces_of_many_photos_are_embedded_together():
-    """40 faces of 20 photos in as few runs as groups of photos, not one by one."""
+    """40 faces of 20 photos in full batches over all photos, not one by one."""
     recognizer, engine = toy()
-    photos = [picture(seed, 2) for seed in range(GROUP + 4)]
+    photos = [picture(seed, 2) for seed in range(20)]
     found = recognizer.faces(iter(photos))
-    assert engine.batches == [2 * GROUP, 8]
+    assert engine.batches == [BATCH] * (40 // BATCH) + [40 % BATCH]
     for photo, faces in zip(photos, found, strict=True):
         assert recognizer.faces(photo).embedding == pytest.approx(faces.embedding, abs=1e-6)
+
+
+def test_a_list_with_a_photo_that_cannot_be_used_raises_its_error(recognizer, tmp_path):
+    photos = [picture(1), tmp_path / "none.png", b"broken", picture(2)]
+    for ask in (recognizer.detect, recognizer.faces, recognizer.embed):
+        with pytest.raises(ImageError, match=r"none\.png"):
+            ask(photos)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("facenet-")] == []
+
+
+def test_a_stream_gives_what_a_list_gives_and_goes_on_after_a_broken_photo(recognizer, tmp_path):
+    photos = [picture(seed, seed % 4) for seed in range(30)]
+    listed = recognizer.faces(photos)
+    (tmp_path / "text.png").write_text("no picture")
+    seen = list(recognizer.stream([*photos[:20], tmp_path / "text.png", *photos[20:]]))
+    assert "text.png" in seen[20].problem and len(seen[20].faces) == 0
+    del seen[20]
+    assert [answer.faces for answer in seen] == listed
+    assert all(answer.size == (90, 80) and answer.image is None for answer in seen)
+    found = list(recognizer.stream(photos, embed=False, pixels=True))
+    assert [answer.faces for answer in found] == recognizer.detect(photos)
+    for answer, photo in zip(found, photos, strict=True):
+        assert np.array_equal(answer.image, photo)
+
+
+def test_a_stream_refuses_what_it_cannot_do(recognizer):
+    with pytest.raises(InputError, match="should get a list or iterator of pictures; got ndarray"):
+        recognizer.stream(picture(1))
+    with pytest.raises(SettingsError, match="color"):
+        recognizer.stream([], color="hsv")
+    with pytest.raises(SettingsError, match="Reduced decoding is for the detector MTCNN"):
+        recognizer.stream([], reduced=True)
 
 
 def test_a_photo_may_be_anything_that_shows_one(real, examples, tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from crashing.disk import Disk, Event, build_shim, environment, events
+from crashing.erasures import Claims
 from crashing.kills import Tally
 from crashing.ledger import Ledger, State
 from crashing.operations import Program, Voice, make_templates, present
@@ -67,19 +68,20 @@ def replay(record: Path, cuts: int, random: np.random.Generator) -> Tally:
     said = said_inode(story)
     points = sorted(random.integers(len(story) + 1, size=cuts).tolist())
     disk, ledger, tally, done = Disk(), Ledger([{}]), Tally(), 0
-    doing = "create"
+    claims, doing = Claims(), "create"
     for point in points:
         for event in story[done:point]:
             if event.inode == said and event.kind == "w":
                 told = json.loads(event.data)
                 doing = told.get("doing", doing)
                 tally.acks += ledger.read([event.data])
+                claims.read([event.data])
             elif event.inode != said:
                 disk.take(event)
         done = point
         tally.kills += 1
         tally.during[doing] += 1
-        _look(disk, ledger, tally, random)
+        _look(disk, ledger, claims, tally, random)
     return tally
 
 
@@ -88,7 +90,9 @@ def said_inode(story: list[Event]) -> int:
     return next(one.inode for one in story if one.kind == "c" and one.data == SAID.encode())
 
 
-def _look(disk: Disk, ledger: Ledger, tally: Tally, random: np.random.Generator) -> None:
+def _look(
+    disk: Disk, ledger: Ledger, claims: Claims, tally: Tally, random: np.random.Generator
+) -> None:
     """Cut the power now, open what is left, and compare."""
     with tempfile.TemporaryDirectory(prefix="facenet-cut-") as folder:
         disk.cut(Path(folder), random)
@@ -98,6 +102,8 @@ def _look(disk: Disk, ledger: Ledger, tally: Tally, random: np.random.Generator)
             tally.repairs += 1
             tally.told.append(f"cut {tally.kills}: repair: {error}")
             return
+        told = tally.looked_after(*claims.left(Path(folder) / "gallery.db", actual))
+        tally.told += [f"cut {tally.kills}: {word}" for word in told if len(tally.told) < 10]
     verdict = ledger.judge(actual)
     tally.lost += len(verdict.lost)
     tally.phantom += len(verdict.phantom)

@@ -2,7 +2,8 @@
 
 A child that is forked with everything loaded changes a gallery and says so through a pipe; after
 an exponential delay it is killed. Its parent opens the gallery and compares; one time in eight it
-does not look, so that the next child has to open what was left, and may be killed doing it.
+does not look, so that the next child has to open what was left, and may be killed doing it. One
+time in four the kill is aimed at what follows the commit of a deletion; see `aimed`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from crashing.aimed import Range, strike_out
+from crashing.erasures import Claims
 from crashing.ledger import Ledger, State
 from crashing.operations import BESIDE, Program, Voice, make_templates, present, sweep
 from facenet.errors import DamagedGalleryError, FacenetError
@@ -34,18 +37,27 @@ from facenet.gallery.store import Store
 
 DELAY = 0.06
 """Mean seconds from the start of a program to its end."""
+AIMED = 4
+"""One kill in so many is aimed."""
 UNSEEN = 8
 """One kill in so many is not looked at before the next."""
 VERIFIED = 100
 """One kill in so many is followed by a full verification."""
 
 
+COUNTED = ("kills", "acks", "erased", "residue", "lost", "phantom", "repairs")
+
+
 @dataclass(slots=True)
 class Tally:
-    """What came of it. during: operation -> kills in it. told: the first things that were wrong."""
+    """What came of it. erased: deletions after which the files were looked through; residue: those
+    that had left bytes, each a phantom too. during: operation -> kills in it. told: the first
+    things that were wrong."""
 
     kills: int = 0
     acks: int = 0
+    erased: int = 0
+    residue: int = 0
     lost: int = 0
     phantom: int = 0
     repairs: int = 0
@@ -54,10 +66,17 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Take in what came of others."""
-        for name in ("kills", "acks", "lost", "phantom", "repairs"):
+        for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.during.update(other.during)
         self.told += other.told
+
+    def looked_after(self, made: int, left: list[str]) -> list[str]:
+        """Count deletions, and those that left bytes; what was said of these."""
+        self.erased += made
+        self.residue += len(left)
+        self.phantom += len(left)
+        return left
 
     @property
     def good(self) -> bool:
@@ -73,10 +92,12 @@ class Tally:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """Which program is killed. broken: what makes its store a bad one, for a negative control.
-    early: it acknowledges before the commit. strict: revisions are compared too."""
+    early: it acknowledges before the commit. forgetful: erasures that are owed are struck out.
+    strict: revisions are compared too."""
 
     broken: Callable[[Store], Store] | None = None
     early: bool = False
+    forgetful: bool = False
     strict: bool = True
 
 
@@ -97,6 +118,8 @@ class Arena:
         self.path, self.setup, self.tally = path, setup, Tally()
         self.random = np.random.default_rng(seed)
         make_templates(path, seed)
+        self.claims = Claims()
+        self.range: Range | None = None
         self.ledger = self.fresh()
 
     def fresh(self) -> Ledger:
@@ -104,10 +127,14 @@ class Arena:
         for old in self.path.parent.glob(f"{self.path.name}*"):
             old.unlink()
         SqliteStore(self.path, create=True).close()
+        self.claims.open.clear()
         return Ledger([self.seen()])
 
     def kill(self, number: int) -> None:
         """Start a program, kill it, and mostly look what it left."""
+        if number % AIMED == 0:
+            self.aimed()
+            return
         delay = float(self.random.exponential(DELAY))
         lines = killed(self.path, self.setup, int(self.random.integers(1 << 62)), delay)
         self.tally.kills += 1
@@ -119,14 +146,32 @@ class Arena:
                 self.wrong(f"a program failed: {one['error']}")
                 self.tally.repairs += 1
         self.tally.acks += self.ledger.read(lines)
+        self.claims.read(lines)
         if self.random.integers(UNSEEN) == 0:
             self.ledger.interrupted()
         else:
             self.look(full=number % VERIFIED == VERIFIED - 1)
 
+    def aimed(self) -> None:
+        """Kill a program after the commit of a deletion, and look for what it left."""
+        self.tally.kills += 1
+        self.tally.during["erasure"] += 1
+        try:
+            if self.range is None:
+                self.range = Range(self.path.with_name("range.db"), self.random)
+            made, left = self.range.hit(forgetful=self.setup.forgetful)
+        except FacenetError as error:
+            self.tally.repairs += 1
+            self.wrong(f"repair: {error}")
+            return
+        for word in self.tally.looked_after(made, left):
+            self.wrong(word)
+
     def look(self, *, full: bool) -> None:
         """Open the gallery and compare it with the ledger."""
         try:
+            if self.setup.forgetful:
+                strike_out(self.path)
             actual = self.seen()
             if full:
                 require_sound(self.path)
@@ -140,6 +185,9 @@ class Arena:
         self.tally.phantom += len(verdict.phantom)
         if len(verdict):
             self.wrong(f"lost {verdict.lost[:5]}, phantom {verdict.phantom[:5]}")
+        for word in self.tally.looked_after(*self.claims.left(self.path, actual)):
+            self.wrong(word)
+        self.claims.open.clear()
         sweep(self.path)
         own = {k: value for k, value in actual.items() if k.partition(":")[0] not in BESIDE}
         self.ledger.settle(own)
@@ -250,8 +298,8 @@ def _work(kills: int, seed: int, setup: Setup, sink: int) -> None:
     """A part of the kills in a process of its own."""
     try:
         tally = run(kills, seed, setup)
-        names = ("kills", "acks", "lost", "phantom", "repairs", "told")
-        answer = {name: getattr(tally, name) for name in names} | {"during": dict(tally.during)}
+        answer = {name: getattr(tally, name) for name in (*COUNTED, "told")}
+        answer["during"] = dict(tally.during)
         with open(sink, "w") as file:
             json.dump(answer, file)
     finally:

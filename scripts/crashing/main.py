@@ -6,12 +6,13 @@ import argparse
 import sys
 import time
 
-from crashing import cuts, faults
+from crashing import cuts, faults, histories
 from crashing.kills import PiecemealStore, Setup, Tally, shared
 
 CONTROLS = {
     "a program that acknowledges before the commit": Setup(early=True),
     "a store whose drafts are kept piece by piece": Setup(broken=PiecemealStore, strict=False),
+    "a gallery that forgets which erasures it owes": Setup(forgetful=True),
 }
 WEAK = {
     "synchronous = NORMAL": "NORMAL",
@@ -24,6 +25,8 @@ def main() -> int:
     a negative control found nothing."""
     options = _options()
     begun = time.monotonic()
+    if options.histories:
+        return histories.report(options.histories, options.seed, broken=options.negative_control)
     if options.faults:
         return faults.report(broken=options.negative_control)
     if options.negative_control:
@@ -40,6 +43,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=300, help="programs to kill (default: 300)")
     parser.add_argument("--cuts", type=int, default=0, help="power cuts to simulate, not kills")
     parser.add_argument("--faults", action="store_true", help="fail every call once, not kills")
+    parser.add_argument(
+        "--histories", type=int, default=0, help="random corrections and undos, not kills"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
     parser.add_argument("--jobs", type=int, default=2, help="galleries at once (default: 2)")
     parser.add_argument(
@@ -76,6 +82,7 @@ def _close(tally: Tally, what: str, begun: float) -> int:
         print(told, file=sys.stderr)
     where = ", ".join(f"{name} {count}" for name, count in tally.during.most_common())
     print(f"{tally.acks} changes acknowledged; {what} during: {where}")
+    print(f"{tally.erased} deletions looked after: {tally.residue} left bytes")
     print(f"{seconds:.0f} s, {tally.kills / seconds:.1f} {what} a second")
     print(tally.line(what), flush=True)
     return 0 if tally.good else 1

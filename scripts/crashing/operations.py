@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from crashing.erasures import claimed
 from crashing.ledger import State, contents
 from facenet.errors import InputError
 from facenet.gallery import corrections, upgrade
@@ -173,7 +174,8 @@ def put_faces(draft: Draft, random: np.random.Generator, person: str, count: int
     for _ in range(count):
         face = draft.next_id(EnrolledFace)
         photo = random.bytes(32).hex()
-        draft.put(EnrolledFace(face, person, 1.0, photo, f"photo {face}", (1.0, 2.0, 3.5, 4.0)))
+        source = f"/photos/{photo[:20]}.jpg"
+        draft.put(EnrolledFace(face, person, 1.0, photo, source, (1.0, 2.0, 3.5, 4.0)))
         if random.random() < 0.3:
             draft.put(Crop(face, random.bytes(int(random.integers(50, 3000)))))
         ids.append(face)
@@ -196,8 +198,9 @@ def enrol(program: Program) -> None:
 def put_person(draft: Draft, random: np.random.Generator) -> Person:
     """Somebody new."""
     number = random.bytes(6).hex()
-    known = number if random.random() < 0.3 else None
-    person = Person(new_person_id(), f"Name {number}", 2.0, known, {"team": number[:2]})
+    known = f"external {number}" if random.random() < 0.3 else None
+    badge = f"badge {number} " * int(random.integers(1, 40))
+    person = Person(new_person_id(), f"Name {number}", 2.0, known, {"badge": badge})
     draft.put(person)
     return person
 
@@ -212,10 +215,14 @@ def many(program: Program) -> None:
 
 def delete(program: Program) -> None:
     """A person, or some faces."""
-    if program.random.random() < 0.6:
-        corrections.delete_person(program.store, *program.people(1))
+    whole = program.random.random() < 0.6
+    people, faces = (program.people(1), []) if whole else ([], program.faces(3))
+    with program.store.read() as view:
+        program.voice.say(claimed(view, people, faces))
+    if whole:
+        corrections.delete_person(program.store, *people)
     else:
-        corrections.delete_faces(program.store, program.faces(3))
+        corrections.delete_faces(program.store, faces)
 
 
 def merge(program: Program) -> None:
@@ -355,7 +362,7 @@ def place(path: Path, name: str, target: Path) -> None:
 
 BESIDE = {"backup": MIGRATIONS, "old": LATER, "live": MIGRATIONS}
 """Kinds of files beside a gallery, and the schema they are opened with."""
-TEMPLATES = ("template", "template.json", "unclean", "unclean-wal", "unclean.json")
+TEMPLATES = ("range.db", "template", "template.json", "unclean", "unclean-wal", "unclean.json")
 
 
 def present(path: Path) -> State:

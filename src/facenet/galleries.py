@@ -13,7 +13,7 @@ can be taken back with `undo` unless it was a deletion.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from os import PathLike
 from pathlib import Path
@@ -32,7 +32,7 @@ from facenet.gallery.answers import (
 from facenet.gallery.calibrate import Threshold
 from facenet.gallery.enrolment import Enrolled, Enrollee, enrol
 from facenet.gallery.index import IDENTITY, Index
-from facenet.gallery.judgement import Enrolment, EnrolmentRules, Sighting
+from facenet.gallery.judgement import Enrolment, EnrolmentRules, Sighting, rules_for
 from facenet.gallery.levels import Rates
 from facenet.gallery.nearest import Approximation
 from facenet.gallery.records import EnrolledFace, Setting, Space
@@ -43,7 +43,7 @@ from facenet.images import is_many, load_with_digest
 from facenet.models.calibration import Calibration
 from facenet.models.home import cpu_threads
 from facenet.recognizer import Recognizer
-from facenet.sightings import look, require_fit, space_named, space_of
+from facenet.sightings import look, require_fit, require_select, space_named, space_of
 from facenet.types import Face, Faces
 
 KEEP_CROPS = "keep_crops"
@@ -191,11 +191,7 @@ class Gallery(Register):
     @property
     def rules(self) -> EnrolmentRules:
         """Bounds of enrolment."""
-        if self._rules is not None:
-            return self._rules
-        detection = self.recognizer.detection
-        other = detection and not detection.startswith("mtcnn")
-        return EnrolmentRules(min_detection_score=None) if other else EnrolmentRules()
+        return self._rules or rules_for(self.recognizer.detection)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -249,7 +245,8 @@ class Gallery(Register):
 
     def judging(self, allow: Sequence[str] = ()) -> Enrolment:
         """How photos are judged here. Raises SettingsError for a reason that cannot be allowed."""
-        codes = (allow,) if isinstance(allow, str) else tuple(allow)
+        alone = isinstance(allow, str) or not isinstance(allow, Iterable)
+        codes: tuple[Any, ...] = (allow,) if alone else tuple(allow)
         rates = self.rates
         return Enrolment(self.rules, codes, rates.table, rates.card.fmr)
 
@@ -279,7 +276,7 @@ class Gallery(Register):
         Raises ContractError when the gallery's model changed since the question was made.
         """
         index = self.index
-        with self.store.read() as view:
+        with index.reading() as view:
             return decide.identify_faces(view, index, faces, question, photo=photo)
 
     def identify(
@@ -338,7 +335,7 @@ class Gallery(Register):
         contract = rates.contract
         asked = Question(level, max(count, 1), template=template, contract=contract)
         index = self.index
-        with self.store.read() as view:
+        with index.reading() as view:
             return decide.verify_person(view, index, face, who, asked, photo=digest)
 
     def search(
@@ -357,7 +354,7 @@ class Gallery(Register):
         face, _ = self._one_face(photo, select)
         asked = Question(Threshold(-1.0, None), 1, False, self._among(where), template)
         index = self.index
-        with self.store.read() as view:
+        with index.reading() as view:
             return decide.rank(view, index, face, asked, k)
 
     # ---- inside
@@ -386,6 +383,7 @@ class Gallery(Register):
         return index.people if template else len(index)
 
     def _one_face(self, photo: Any, select: str | None) -> tuple[Face, str]:
+        require_select(select)
         pixels, digest = load_with_digest(photo)
         try:
             return self.recognizer.face(pixels, select=select), digest

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,9 @@ from facenet.errors import (
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.detectors import DetectorSettings, detector_settings, open_detector
 from facenet.faces.embed import Embedder
+from facenet.faces.flow import Stream
+from facenet.faces.mtcnn import MtcnnSettings
+from facenet.faces.pipeline import LIMITS, Pipeline, Seen, reduction
 from facenet.gallery import compare as decisions
 from facenet.gallery.calibrate import (
     Threshold,
@@ -37,19 +40,19 @@ from facenet.gallery.calibrate import (
     probability,
 )
 from facenet.gallery.compare import People, Verification
-from facenet.images import is_many, load_image, load_images
+from facenet.images import is_many, load_image
 from facenet.models.calibration import Calibration, calibration_path, load_calibration
 from facenet.models.card import ModelCard
 from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER, find_card
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import load_model
-from facenet.types import Face, Faces, FloatArray, ImageArray
+from facenet.types import Face, Faces, FloatArray
 
 Known: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
 """A folder of people, or name -> photo or photos."""
 
-GROUP = 16
-"""Photos that go through detection and embedding together."""
+GROUP = LIMITS.group
+"""Photos that go through detection together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,10 @@ class Recognizer:
     """A detector and an embedder, ready to answer.
 
     model: name of an embedder, detector: of a detector (`facenet models list`). engine: "auto",
-    "onnxruntime" or "openvino". device: "cpu", "cuda", ... or None for FACENET_DEVICE.
-    precision: "fp32" or "bf16". flip: average with the mirrored face (slower, a little better).
+    "onnxruntime" or "openvino", or `EngineSettings`, for threads and instructions too; a device and
+    a precision named beside them count. device: "cpu", "cuda", ... or None for FACENET_DEVICE.
+    precision: of the embedder, "fp32", "bf16", "int8" (see `facenet models quantize`), or "auto",
+    the fastest that computes right. flip: average with the mirrored face (slower, a little better).
     detection: options of the detector, `MtcnnSettings` or `ScrfdSettings`. calibration: whose
     false-match rates count: "auto" (those of `facenet calibrate` where they were measured, else
     the card's), "card", or a file.
@@ -80,14 +85,16 @@ class Recognizer:
         *,
         model: str = DEFAULT_EMBEDDER,
         detector: str = DEFAULT_DETECTOR,
-        engine: str = "auto",
+        engine: str | EngineSettings = "auto",
         device: str | None = None,
         precision: str = "fp32",
         flip: bool = False,
         detection: DetectorSettings | None = None,
         calibration: str | os.PathLike[str] = "auto",
     ) -> None:
-        self._settings = EngineSettings(engine=engine, device=device, precision=precision)
+        running = engine if isinstance(engine, EngineSettings) else EngineSettings(engine, device)
+        named = running.precision if precision == "fp32" else precision
+        self._settings = replace(running, device=device or running.device, precision=named)
         card = find_card(detector, kind="detector")
         self.cards = (find_card(model, kind="embedder"), card)
         self._flip, self._detection = flip, detection
@@ -167,11 +174,40 @@ class Recognizer:
 
     def detect(self, source: Any, *, color: str = "rgb") -> Any:
         """The faces of a photo as `Faces` without embeddings; for a list, a list of `Faces`."""
-        return self._each(source, color, self.detector.detect)
+        if is_many(source):
+            return self._all(self.stream(source, embed=False, color=color))
+        return self.detector.detect([load_image(source, color=color)])[0]
 
     def faces(self, source: Any, *, color: str = "rgb") -> Any:
         """The faces of a photo as `Faces` with embeddings; for a list, a list of `Faces`."""
-        return self._each(source, color, self._embedded)
+        if is_many(source):
+            return self._all(self.stream(source, color=color))
+        image = load_image(source, color=color)
+        return self.embedder.embed([image], self.detector.detect([image]))[0]
+
+    def stream(
+        self,
+        photos: Iterable[Any],
+        *,
+        embed: bool = True,
+        pixels: bool = False,
+        reduced: bool = False,
+        color: str = "rgb",
+    ) -> Stream[Seen]:
+        """What is seen in each of any number of photos, in order and in bounded memory.
+
+        Reading, detection and embedding overlap; a photo that cannot be used gives a `Seen` with
+        its `problem` and stops nothing. See `Pipeline.run`.
+        embed: faces with embeddings. pixels: hand each photo's pixels back too. reduced: decode
+        JPEGs at 1/2, 1/4 or 1/8 of their size, by the detector's min_face_size: faster, and not
+        quite the same faces. Raises SettingsError where it allows none (see
+        `pipeline.reduction`), or for another detector than MTCNN.
+        """
+        embedder = self.embedder if embed else None
+        parts = self._reduced(embedder) if reduced else {}
+        return Pipeline(self.detector, embedder, reduced=parts).run(
+            photos, color=color, pixels=pixels
+        )
 
     def embed(self, source: Any, *, color: str = "rgb") -> Any:
         """Unit vectors of all faces of a photo, float32 (n, d), the largest face first.
@@ -300,23 +336,27 @@ class Recognizer:
             return decisions.identify(people, found, level)
         return [decisions.identify(people, faces, level) for faces in found]
 
-    def _embedded(self, images: Sequence[ImageArray]) -> list[Faces]:
-        return self.embedder.embed(images, self.detector.detect(images))
+    @staticmethod
+    def _all(stream: Stream[Seen]) -> list[Faces]:
+        """The faces of each photo; the first that cannot be used raises its error."""
+        with stream:
+            return [seen.found() for seen in stream]
 
-    def _each(
-        self, source: Any, color: str, stage: Callable[[Sequence[ImageArray]], list[Faces]]
-    ) -> Faces | list[Faces]:
-        """Apply a stage to one photo, or to many in groups."""
-        if not is_many(source):
-            return stage([load_image(source, color=color)])[0]
-        answers: list[Faces] = []
-        group: list[ImageArray] = []
-        for image in load_images(source, color=color):
-            group.append(image)
-            if len(group) == GROUP:
-                answers += stage(group)
-                group = []
-        return answers + (stage(group) if group else [])
+    def _reduced(self, embedder: Embedder | None) -> dict[int, Detector]:
+        """The detector for JPEGs that are decoded at a part of their size, by the number below
+        the line."""
+        named = len(self.cards) == 2
+        options = detector_settings(self.cards[1], self._detection) if named else None
+        if not isinstance(options, MtcnnSettings):
+            raise SettingsError(
+                "Reduced decoding is for the detector MTCNN; got another one. Leave it out: other "
+                "detectors reduce large pictures by themselves."
+            )
+        crop = embedder.preprocess if embedder else None
+        part = reduction(options.min_face_size, max(crop.width, crop.height) if crop else 0)
+        options = replace(options, min_face_size=options.min_face_size // part)
+        settings = replace(self._settings, precision="fp32")
+        return {part: open_detector(self.cards[1].name, settings, options=options)}
 
 
 def _people(known: Known) -> Mapping[str, Sequence[Any]]:
@@ -332,69 +372,3 @@ def _listed(photos: Any) -> list[Any]:
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | os.PathLike) else "the photo"
-
-
-@lru_cache(maxsize=4)
-def _shared(options: tuple[tuple[str, Any], ...]) -> Recognizer:
-    return Recognizer(**dict(options))
-
-
-def _recognizer(options: Mapping[str, Any]) -> Recognizer:
-    return _shared(tuple(sorted(options.items())))
-
-
-def detect(source: Any, *, color: str = "rgb", **options: Any) -> Any:
-    """The faces of a photo as `Faces`; for a list of photos, a list of `Faces`.
-
-    color: channel order of NumPy arrays. options: those of `Recognizer`, which is kept for the
-    next call with the same options.
-    """
-    return _recognizer(options).detect(source, color=color)
-
-
-def embed(source: Any, *, color: str = "rgb", **options: Any) -> Any:
-    """Unit vectors of all faces of a photo, float32 (n, d); for a list, a list of arrays.
-
-    color, options: as in `detect`.
-    """
-    return _recognizer(options).embed(source, color=color)
-
-
-def verify(
-    a: Any,
-    b: Any,
-    *,
-    fmr: float | None = None,
-    threshold: float | None = None,
-    select: str | None = None,
-    color: str = "rgb",
-    **options: Any,
-) -> Verification:
-    """Do two photos, one face each, show the same person? See `Recognizer.verify`."""
-    prior = options.pop("prior", None)
-    return _recognizer(options).verify(
-        a, b, fmr=fmr, threshold=threshold, prior=prior, select=select, color=color
-    )
-
-
-def identify(
-    known: Any,
-    photos: Any,
-    *,
-    fmr: float | None = None,
-    threshold: float | None = None,
-    fpir: float | None = None,
-    color: str = "rgb",
-    **options: Any,
-) -> Any:
-    """Name every face of photos, or call it unknown. See `Recognizer.identify`."""
-    return _recognizer(options).identify(
-        known, photos, fmr=fmr, threshold=threshold, fpir=fpir, color=color
-    )
-
-
-def compare(
-    sources: Iterable[Any], *, select: str | None = None, color: str = "rgb", **options: Any
-) -> FloatArray:
-    """Similarity of every photo with every other: float32 (n, n). See `Recognizer.compare`."""
-    return _recognizer(options).compare(sources, select=select, color=color)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from facenet.errors import ContractError, FacenetError, ImageError, InputError, SettingsError
+from facenet.faces.detect import RULES
 from facenet.faces.embed import FLIPPED
 from facenet.faces.looking import kept_crops, measure_faces
 from facenet.gallery.judgement import Sighting
@@ -68,8 +69,14 @@ def space_of(recognizer: Recognizer) -> Space:
 def space_named(model: str | None, precision: str, flip: bool) -> Space:
     """The space of a model by name; the model itself is not loaded.
 
-    Raises UnknownModelError, SettingsError for a precision that there is not.
+    Raises UnknownModelError, SettingsError for a precision that there is not and a name that is no
+    text.
     """
+    if model is not None and not isinstance(model, str):
+        raise SettingsError(
+            f"model should be the name of an embedder; got {type(model).__name__}. `facenet models "
+            "list` names them."
+        )
     card = find_card(model or DEFAULT_EMBEDDER, kind="embedder")
     if precision not in PRECISIONS:
         raise SettingsError(
@@ -88,6 +95,14 @@ def require_fit(space: Space, recognizer: Recognizer) -> None:
             f"The gallery should be used with the model it was made with, {_shown(space)}; the "
             f"recognizer is of {_shown(mine)}. Leave the model out, or give --model "
             f"{space.model} --precision {space.precision}{flip}."
+        )
+
+
+def require_select(select: object) -> None:
+    """Raise SettingsError for what cannot be the name of a rule; `select_faces` knows the names."""
+    if select is not None and not isinstance(select, str):
+        raise SettingsError(
+            f"select should be one of {', '.join(RULES)}; got {type(select).__name__}."
         )
 
 

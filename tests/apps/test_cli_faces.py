@@ -61,6 +61,28 @@ def test_the_options_of_the_detector_reach_it(group):
     assert run("detect", group, "--json", "--min-face-size", 400).json == []
 
 
+def test_reduced_decoding_finds_the_same_faces_nearby(group, tmp_path):
+    options = ["--min-face-size", 80, "--json"]
+    whole, ran = (
+        run("detect", group, *options),
+        run("detect", group, "--reduced-decoding", *options),
+    )
+    assert (ran.code, ran.err, len(ran.json)) == (0, "", 4)
+    assert ran.json != whole.json
+    for row, other in zip(ran.json, whole.json, strict=True):
+        side = row["box"][3] - row["box"][1]
+        assert row["box"] == pytest.approx(other["box"], abs=0.15 * side)
+    said = refused("detect", group, "--reduced-decoding")
+    assert said.startswith("Reduced decoding needs a min_face_size of 80 or more here")
+    said = refused("detect", group, "--reduced-decoding", *options, "--draw", tmp_path)
+    assert "no whole pixels to hand back or to draw on" in said
+    out = tmp_path / "v.npz"
+    assert "224 or more here" in refused("embed", group, "--out", out, "--reduced-decoding")
+    assert not out.exists()
+    ran = run("embed", group, "--out", out, "--reduced-decoding", "--min-face-size", 224)
+    assert (ran.code, ran.out) == (0, f"4 faces of 1 photos -> {out}\n")
+
+
 def test_no_face_is_no_error(tmp_path):
     sky = blank(tmp_path / "sky.png")
     ran = run("detect", sky, "--json")

@@ -212,3 +212,30 @@ def test_the_contract_is_the_card_s_and_knows_the_flip():
 
 def test_the_precision_is_the_engine_s():
     assert Embedder(toy_card(), ToyEngine()).precision == "fp32"
+
+
+def test_a_batch_for_a_fixed_graph_is_filled_up():
+    crops = noise(3, 16, 16, 3)
+    plain, fixed = (Embedder(toy_card(), ToyEngine(batch=batch)) for batch in (None, 8))
+    assert np.array_equal(plain.feed(crops), standardise(crops, toy_card().preprocess))
+    assert np.array_equal(fixed.feed(crops), plain.feed(crops)[[0, 1, 2, 0, 1, 2, 0, 1]])
+
+
+def test_the_arithmetic_tells_8_bit_files_apart():
+    class Told(ToyEngine):
+        def describe(self):
+            return {**super().describe(), "precision": "int8", "weights": "0123"}
+
+    assert Embedder(toy_card(), ToyEngine()).arithmetic == "fp32"
+    eight = Embedder(toy_card(), Told())
+    assert (eight.precision, eight.arithmetic) == ("int8", "int8 0123")
+
+
+@pytest.mark.parametrize("name", STANDARDISE)
+def test_looking_up_gives_the_formula_for_a_view_and_for_plain_pictures(name):
+    """Mirrored rows have steps below zero; of one colour, a picture has no deviation."""
+    crops = noise(3, 9, 8, 3)
+    crops[1] = 77
+    got = standardise(crops[:, :, ::-1], toy_card(preprocess={"standardise": name}).preprocess)
+    right = STANDARDISE[name](crops.astype(np.float32))[:, :, ::-1].transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(got, right, rtol=1e-6, atol=1e-6)

@@ -1,14 +1,14 @@
 """The library that is built when facenet is installed."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import hatch_build
 from facenet.faces.kernels import KERNELS, Kernels
 
-SOURCE = ROOT / hatch_build.SOURCE
+SOURCE = Path(hatch_build.__file__).parent / hatch_build.SOURCE
 
 
 def test_this_installation_has_it():

@@ -298,6 +298,50 @@ def test_changes_name_the_faces_since_a_revision(store):
         assert since(5) is None and since(-1) is None
 
 
+def test_rows_are_counted_by_a_column(store):
+    fill(store)
+    with store.write() as draft:
+        draft.put(EnrolledFace(3, "b2", 6.5))
+        assert draft.tallied(EnrolledFace, "person") == {"a1": 1, "b2": 2}
+    with store.read() as view:
+        assert view.tallied(EnrolledFace, "person") == {"a1": 1, "b2": 2}
+        assert view.tallied(Person, "name") == {"Anna Müller": 2, "Ben": 1}
+        assert view.tallied(Person, "external_id") == {"E-1": 1}
+        with pytest.raises(InputError, match="can be found by"):
+            view.tallied(Person, "created")
+
+
+def test_stamps_tell_a_face_from_all_it_was_and_their_sum_is_known(store):
+    fill(store)
+    with store.write() as draft:
+        draft.put(EnrolledFace(3, "b2", 6.5))
+    changes = (
+        lambda draft: draft.put(dataclasses.replace(FACE, person="b2")),
+        lambda draft: draft.put_vectors(SPACE.contract, {2: vector(9)}),
+        lambda draft: draft.put(dataclasses.replace(FACE, person="c3")),
+        lambda draft: draft.delete(EnrolledFace, 2),
+    )
+    seen = {1: set(), 2: set()}
+    for change in (lambda draft: None, *changes):
+        with store.write() as draft:
+            change(draft)
+        with store.read() as view:
+            census, block = view.census(SPACE.contract), view.vectors(SPACE.contract)
+            bare = view.bare(SPACE.contract)
+            assert view.bare(SPACE.contract, [1, 3, 9]) == bare
+            assert view.census("another") is None and view.bare("another") == {}
+        if census is None:
+            assert (block.stamps, bare) == (None, {})
+            continue
+        stamps = dict(zip(block.ids.tolist(), block.stamps.tolist(), strict=True))
+        assert list(bare) == [3]
+        assert (census.vectors, census.faces) == (len(stamps), len(stamps) + 1)
+        assert (sum(stamps.values()) + sum(bare.values()) - census.total) % 2**64 == 0
+        for face, stamp in stamps.items():
+            seen[face].add(stamp)
+    assert [len(found) for found in seen.values()] in ([3, 2], [0, 0])
+
+
 def test_a_reader_sees_one_revision(store):
     fill(store)
     with store.read() as before:

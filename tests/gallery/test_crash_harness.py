@@ -21,26 +21,40 @@ compiled = pytest.mark.skipif(
 forked = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL and no fork")
 
 
-def crash(*arguments: str) -> tuple[int, str, list[int]]:
-    """Exit code, last line, and the numbers in it."""
-    answer = subprocess.run(
+def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `scripts/crash` came to."""
+    return subprocess.run(
         [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
     )
+
+
+def crash(*arguments: str) -> tuple[int, str, list[int]]:
+    """Exit code, last line, and the numbers in it."""
+    answer = said(*arguments)
     last = answer.stdout.splitlines()[-1]
     return answer.returncode, last, [int(number) for number in re.findall(r"\d+", last)]
 
 
 @forked
-def test_killed_programs_lose_nothing() -> None:
-    code, line, _ = crash("--kills", "40", "--seed", "1")
-    assert (code, line) == (0, "40 kills: 0 lost, 0 phantom, 0 repairs")
+def test_killed_programs_lose_nothing_and_leave_nothing_of_the_deleted() -> None:
+    answer = said("--kills", "40", "--seed", "1")
+    *_, erased, _, line = answer.stdout.splitlines()
+    assert (answer.returncode, line) == (0, "40 kills: 0 lost, 0 phantom, 0 repairs")
+    looked_after, left = re.fullmatch(
+        r"(\d+) deletions looked after: (\d+) left bytes", erased
+    ).groups()  # type: ignore[union-attr]
+    assert int(looked_after) >= 8
+    assert left == "0"
 
 
 @forked
 def test_broken_programs_and_stores_are_found_out() -> None:
-    code, line, (kills, lost, phantom, _) = crash("--kills", "90", "--negative-control")
-    assert code == 1
+    answer = said("--kills", "90", "--negative-control")
+    *_, erased, _, line = answer.stdout.splitlines()
+    kills, lost, phantom, _ = (int(number) for number in re.findall(r"\d+", line))
+    assert answer.returncode == 1
     assert re.fullmatch(r"90 kills: \d+ lost, \d+ phantom, \d+ repairs", line)
+    assert re.fullmatch(r"\d+ deletions looked after: [1-9]\d* left bytes", erased)
     assert kills == 90
     assert lost > 0
     assert phantom > 0
@@ -128,3 +142,14 @@ def test_a_cut_keeps_what_was_synced_and_any_part_of_the_rest(tmp_path: Path) ->
     disk.cut(tmp_path, random)
     kept = [path for path in (tmp_path / "a", tmp_path / "b") if path.exists()]
     assert [path.read_bytes() for path in kept] == [b"data"]
+
+
+def test_histories_are_played_and_a_store_that_loses_names_is_found_out() -> None:
+    answer = said("--histories", "15", "--seed", "2")
+    assert answer.returncode == 0
+    assert re.fullmatch(
+        r"15 histories: \d+ corrections, \d+ undone, \d+ refused, 0 wrong\n", answer.stdout
+    )
+    broken = said("--histories", "60", "--negative-control")
+    assert broken.returncode == 1
+    assert "gave something else back" in broken.stderr

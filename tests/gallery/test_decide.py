@@ -221,23 +221,36 @@ def test_ranking_is_by_similarity_alone():
 
 
 class Stale:
-    """An index that has not heard of the latest changes."""
+    """An index that has not heard of the latest changes, as one on a bad disk might not have."""
 
     def __init__(self, index):
         self.found = index.search(faces_of([axis(0)]).embedding, 5)
 
-    def search(self, queries, k=5, *, among=None, template=False):
+    def search(self, queries, k=5, *, among=None, template=False, view=None):
         return self.found
 
 
-def test_what_an_index_says_is_compared_with_the_store():
+@pytest.mark.parametrize("change", ["delete", "move"])
+def test_nobody_else_is_named_where_the_index_and_the_view_differ(change):
     store, _ = peopled({"Anna": [axis(0)], "Ben": [axis(0, 0.1)], "Cleo": [axis(0, 0.2)]})
     stale = Stale(Index(store, SPACE.contract))
-    corrections.delete_person(store, "Anna")
-    corrections.move(store, 2, "Cleo")
-    with store.read() as view:
-        (answer,) = decide.identify_faces(view, stale, faces_of([axis(0)]), Question(LEVEL, 3))
-    assert (answer.person, answer.second) == ("Cleo", None)
+    if change == "delete":
+        corrections.delete_person(store, "Anna")
+    else:
+        corrections.move(store, 1, "Cleo")
+    with store.read() as view, pytest.raises(DamagedGalleryError, match="not as it was found"):
+        decide.identify_faces(view, stale, faces_of([axis(0)]), Question(LEVEL, 3))
+
+
+def test_an_index_that_another_thread_brings_forward_answers_from_the_view():
+    store, _ = peopled({"Anna": [axis(0)], "Ben": [axis(0, 0.1)]})
+    index = Index(store, SPACE.contract)
+    with index.reading() as view:
+        corrections.delete_person(store, "Anna")
+        (before,) = decide.identify_faces(view, index, faces_of([axis(0)]), Question(LEVEL, 2))
+    with index.reading() as view:
+        (after,) = decide.identify_faces(view, index, faces_of([axis(0)]), Question(LEVEL, 2))
+    assert (before.person, after.person) == ("Anna", "Ben")
 
 
 def test_vectors_that_are_not_fit():

@@ -244,8 +244,10 @@ def test_an_empty_space_has_no_answer():
 def test_bad_questions_are_refused():
     rows = unit(np.eye(3, dtype=np.float32))
     index = Index(enrolled(rows, ["a", "b", "c"]), CONTRACT)
-    with pytest.raises(SettingsError, match="k should be 1 or more people; got 0"):
-        index.search(rows, 0)
+    for bad in (0, -3, 1.5, "x", None, []):
+        with pytest.raises(SettingsError, match=r"k should be 1 or more people.*; got ..?.?"):
+            index.search(rows, bad)
+    assert [len(hits) for hits in index.search(rows, 10**30)] == [3, 3, 3]
     for bad, kind in (
         (rows[:, :2], ContractError),
         (rows * np.nan, InputError),

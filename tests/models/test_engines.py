@@ -1,5 +1,8 @@
 """One contract, two runtimes: every test here runs with both engines unless it says otherwise."""
 
+import hashlib
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -7,7 +10,7 @@ import onnxruntime
 import openvino
 import pytest
 from onnx import helper
-from toy_models import declare, formula, linear, model
+from toy_models import convolved, convolved_formula, declare, formula, linear, model
 
 from facenet import vectors
 from facenet.errors import EngineError, MissingExtraError
@@ -17,6 +20,7 @@ from facenet.models.catalog import package_folder
 from facenet.models.engine import EngineSettings, golden_input, open_engine
 from facenet.models.openvino import OpenVinoEngine
 from facenet.models.ort import OrtEngine
+from facenet.models.quantize import Plan, Quantiser
 
 WEIGHTS = package_folder() / "weights"
 CAPABLE = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -231,6 +235,65 @@ def test_an_operator_nobody_knows_is_an_error(opened):
         opened(graph)
 
 
+def quantised(tmp_path, message):
+    path = tmp_path / "plain.onnx"
+    path.write_bytes(message.SerializeToString())
+    with Quantiser(path) as quantiser:
+        return quantiser.quantise(Plan("nothing", ()), [noise(16, 3, 16, 16)])
+
+
+def test_an_8_bit_graph_runs_with_both_and_says_which_file_it_is(opened, tmp_path):
+    data = quantised(tmp_path, convolved())
+    engine = opened(data, precision="int8")
+    images = noise(4, 3, 16, 16, seed=1)
+    got, right = run(engine, images), convolved_formula(convolved(), images)
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(right, axis=1)
+    assert np.all(np.sum(got * right, axis=1) / lengths > 0.98)
+    found = engine.describe()
+    assert found["precision"] == "int8"
+    assert found["weights"] == hashlib.sha256(data).hexdigest()[:16]
+    whole = open_engine(data, settings(found["engine"], precision="int8")).describe()
+    assert whole == found  # bytes and file are alike
+    assert "weights" not in opened(data).describe()
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_batches_that_come_often_have_a_graph_of_their_own_and_the_same_answers(
+    engine_name, tmp_path, free
+):
+    message = convolved(batch="batch" if free else 4)
+    data, sizes = message.SerializeToString(), (1, 4)
+    plain = open_engine(data, settings(engine_name))
+    quick = open_engine(data, settings(engine_name), batches=sizes)
+    assert quick.inputs == plain.inputs
+    for count in (4, 1, 3, 4, 0) if free else (4, 4):
+        images = noise(count, 3, 16, 16, seed=count)
+        np.testing.assert_allclose(run(quick, images), run(plain, images), atol=1e-6)
+    if engine_name == "openvino":
+        assert set(quick._free) == ({1, 4, None} if free else {None})
+        assert set(plain._free) == {None}
+
+
+def test_four_threads_get_what_one_gets_of_batches_of_their_own(engine_name):
+    data = convolved().SerializeToString()
+    engine = open_engine(data, settings(engine_name), batches=(1, 4))
+    wrong = []
+
+    def work(count):
+        images = noise(count, 3, 16, 16, seed=count)
+        right = convolved_formula(convolved(), images)
+        for _ in range(6):
+            if not np.allclose(run(engine, images), right, atol=1e-4):
+                wrong.append(count)
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, 4, 2, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
 # The two beside each other
 
 
@@ -265,6 +328,72 @@ def test_bf16_runs_where_the_processor_has_it_and_nowhere_else():
     cosine = np.sum(vectors.unit(run(engine, images)) * vectors.unit(exact), axis=1)
     assert np.all(cosine < 1 - 1e-5)  # it really is another arithmetic
     assert np.all(cosine > 0.995)
+
+
+def child(code):
+    """What a Python of its own prints."""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_openvino_can_be_held_to_the_instructions_of_an_older_processor():
+    """The kernels it says it runs; without it, on such a processor, they are of a newer kind."""
+    code = f"""
+from pathlib import Path
+from facenet.models.engine import EngineSettings, golden_input, open_engine
+held = EngineSettings(engine="openvino", device="cpu", instructions="avx2")
+engine = open_engine(Path({str(WEIGHTS / "mobilefacenet.onnx")!r}), held)
+answer = engine.run({{"image": golden_input((1, 3, 112, 112))}})["embedding"]
+graph = engine._free[None].get().get_compiled_model().get_runtime_model()
+kinds = {{operation.get_rt_info()["primitiveType"].value for operation in graph.get_ops()}}
+print(" ".join(sorted(kinds)))
+print(*answer.ravel()[:3])
+try:
+    open_engine(b"", EngineSettings(engine="openvino", device="cpu"))
+except Exception as error:
+    print(error)
+"""
+    kinds, values, message = child(code)
+    assert "conv" in kinds
+    assert not any(newer in kinds for newer in ("avx512", "amx"))
+    images = golden_input((1, 3, 112, 112))
+    right = run(open_engine(WEIGHTS / "mobilefacenet.onnx", settings("onnxruntime")), images)
+    np.testing.assert_allclose([float(v) for v in values.split()], right.ravel()[:3], atol=1e-4)
+    assert message == (
+        "instructions auto was asked for; OpenVINO runs with avx2 in this process already, and "
+        "looks at the processor only once. Use another process."
+    )
+
+
+def test_instructions_of_an_older_processor_leave_less_exact_precisions_out():
+    for precision in ("bf16", "int8"):
+        with pytest.raises(EngineError, match=f"{precision} was asked for; it is left out .* avx2"):
+            settings("openvino", precision=precision, instructions="avx2")
+    open_engine(WEIGHTS / "rnet.onnx", settings("openvino"))
+    with pytest.raises(EngineError, match="runs with auto in this process already"):
+        open_engine(WEIGHTS / "rnet.onnx", settings("openvino", instructions="avx2"))
+
+
+def test_two_threads_may_run_their_first_graphs_at_once():
+    """OpenVINO's first run in two threads hangs in every fourth process unless it is prepared."""
+    code = f"""
+import threading
+from pathlib import Path
+import numpy as np
+from facenet.models.engine import EngineSettings, open_engine
+running = EngineSettings(engine="openvino", device="cpu", threads=2, streams=2)
+engine = open_engine(Path({str(WEIGHTS / "rnet.onnx")!r}), running)
+both = threading.Barrier(2)
+def work():
+    both.wait()
+    engine.run({{"image": np.zeros((1, 3, 24, 24), np.float32)}})
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("done")
+"""
+    assert [child(code) for _ in range(5)] == [["done"]] * 5
 
 
 def test_onnxruntime_has_no_bf16(tmp_path):

@@ -11,8 +11,9 @@ from toy_models import golden, linear, linear_card
 from facenet.errors import EngineError
 from facenet.models.card import Golden
 from facenet.models.catalog import CARD, published
-from facenet.models.engine import EngineSettings, golden_input, relative_error
+from facenet.models.engine import PRECISIONS, EngineSettings, golden_input, relative_error
 from facenet.models.selfcheck import (
+    LEAST_COSINE,
     TOLERANCE,
     Verdict,
     ask_child,
@@ -161,7 +162,7 @@ def test_a_child_that_cannot_check_proves_nothing(home, card):
 
 def test_the_child_prints_one_line(home, card, capsys):
     install(home, card)
-    assert main(["toy", "onnxruntime", "cpu", "fp32", str(home)]) == 0
+    assert main(["toy", "onnxruntime", "cpu", "fp32", "auto", str(home)]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["ok"] is True
 
@@ -281,6 +282,6 @@ def test_whatever_the_verdict_rests_on_is_asked_anew(home, card, tmp_path, monke
 
 
 def test_the_tolerances_tell_the_precisions_apart():
-    assert set(TOLERANCE) == {"fp32", "bf16"}
+    assert set(TOLERANCE) == set(LEAST_COSINE) == set(PRECISIONS)
     assert golden().shape == (1, 3, 16, 16)
-    assert 10 * TOLERANCE["fp32"] < TOLERANCE["bf16"]
+    assert 10 * TOLERANCE["fp32"] < TOLERANCE["bf16"] < TOLERANCE["int8"]

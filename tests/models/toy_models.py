@@ -12,6 +12,7 @@ from facenet.models.card import Golden, ModelFile, Source
 from facenet.models.engine import golden_input
 
 SIDE, DIMENSION = 16, 8
+HUGE = 1e4
 
 
 @cache
@@ -67,3 +68,48 @@ def linear_card(data, name="toy", **source):
         dimension=DIMENSION,
     )
     return replace(card, golden={name: golden()})
+
+
+def convolved(*, harmed=(), activation="Relu", batch="batch", seed=0):
+    """image (batch, 3, 16, 16) -> embedding (batch, 8): four layers with 8 channels between them.
+
+    A convolution over the whole picture, one of single channels (3 x 3 on one pixel, so that only
+    its middle counts), one of all channels, and a product. harmed: of "depthwise", "inner" and
+    "last" those with a weight that is huge and multiplies nothing but zeros: the formula does not
+    change, and 8 bits leave nothing of the other weights. activation: "Relu" or "PRelu".
+    """
+    random = np.random.RandomState(seed)
+    first = random.standard_normal((8, 3, SIDE, SIDE)).astype(np.float32) / SIDE
+    depthwise = random.uniform(0.5, 2, (8, 1, 3, 3)).astype(np.float32)
+    inner = random.standard_normal((8, 8, 1, 1)).astype(np.float32)
+    last = random.standard_normal((8, DIMENSION)).astype(np.float32)
+    if "depthwise" in harmed:
+        depthwise[:, :, 0, 0] = HUGE
+    if "inner" in harmed:
+        depthwise[0], inner[:, 0] = 0, HUGE
+    if "last" in harmed:
+        inner[0], last[0] = 0, HUGE
+    slope = {"slope": np.full((8, 1, 1), 0.25, np.float32)} if activation == "PRelu" else {}
+    return model(
+        [
+            helper.make_node("Conv", ["image", "first"], ["a"], strides=[SIDE, SIDE]),
+            helper.make_node(activation, ["a", *slope], ["b"]),
+            helper.make_node("Conv", ["b", "depthwise"], ["c"], group=8, pads=[1, 1, 1, 1]),
+            helper.make_node("Conv", ["c", "inner"], ["d"]),
+            helper.make_node("Relu", ["d"], ["e"]),
+            helper.make_node("Flatten", ["e"], ["f"], axis=1),
+            helper.make_node("Gemm", ["f", "last"], ["embedding"]),
+        ],
+        [declare("image", batch, 3, SIDE, SIDE)],
+        [declare("embedding", batch, DIMENSION)],
+        {"first": first, "depthwise": depthwise, "inner": inner, "last": last, **slope},
+    )
+
+
+def convolved_formula(message, images):
+    """What `convolved` computes, in NumPy and double precision."""
+    w = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in message.graph.initializer}
+    a = np.einsum("nchw,kchw->nk", images.astype(np.float64), w["first"])
+    b = np.where(a > 0, a, 0.25 * a if "slope" in w else 0)
+    d = (b * w["depthwise"][:, 0, 1, 1]) @ w["inner"][:, :, 0, 0].T
+    return np.maximum(d, 0) @ w["last"]

@@ -11,11 +11,13 @@ from facenet import vectors
 from facenet.errors import EngineError, InputError, ModelFileError
 from facenet.faces.align import crop_faces
 from facenet.models.card import ModelCard, Preprocess
-from facenet.models.engine import Engine
+from facenet.models.engine import BATCHES, Engine
 from facenet.types import Faces, FloatArray, ImageArray
 
-BATCH = 32
+BATCH = BATCHES[-1]
 """Crops per run of the engine."""
+LEVELS = np.arange(256, dtype=np.float32)
+"""What a value of a picture may be."""
 FLIPPED = "+flip"
 """End of the contract of vectors with the mirror image summed in."""
 
@@ -57,11 +59,36 @@ STANDARDISE: dict[str, Callable[[FloatArray], FloatArray]] = {
 
 
 def standardise(crops: ImageArray, preprocess: Preprocess) -> FloatArray:
-    """Network input of crops: uint8 (n, H, W, 3) RGB -> contiguous float32 (n, 3, H, W)."""
-    values = STANDARDISE[preprocess.standardise](crops.astype(np.float32))
-    if preprocess.color == "bgr":
-        values = values[..., ::-1]
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    """Network input of crops: uint8 (n, H, W, 3) RGB -> contiguous float32 (n, 3, H, W).
+
+    The same values as those of `STANDARDISE`, looked up: a value of a picture is one of 256.
+    """
+    import cv2
+
+    count, height, width, _ = crops.shape
+    inputs = np.empty((count, 3, height, width), np.float32)
+    planes = np.empty((3, height, width), np.uint8)
+    order = planes if preprocess.color == "rgb" else planes[::-1]
+    table = None if preprocess.standardise == "per_image" else _table(preprocess.standardise)
+    for crop, row in zip(crops, inputs, strict=True):
+        cv2.split(np.ascontiguousarray(crop), list(order))
+        own = _own_table(planes) if table is None else table
+        cv2.LUT(planes.reshape(1, -1), own, row.reshape(1, -1))
+    return inputs
+
+
+def _table(name: str) -> FloatArray:
+    """What becomes of each level: float32 (256,)."""
+    return STANDARDISE[name](LEVELS.reshape(1, 1, -1, 1)).ravel()
+
+
+def _own_table(planes: ImageArray) -> FloatArray:
+    """`per_image` of each level of one picture: uint8 (3, H, W) -> float32 (256,)."""
+    counts = np.bincount(planes.ravel(), minlength=len(LEVELS))
+    levels = LEVELS.astype(np.float64)
+    mean = counts @ levels / planes.size
+    deviation = np.sqrt(counts @ (levels - mean) ** 2 / planes.size)
+    return np.asarray((levels - mean) / max(deviation, 1 / np.sqrt(planes.size)), np.float32)
 
 
 class Embedder:
@@ -117,8 +144,14 @@ class Embedder:
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the engine: "fp32" or "bf16"."""
+        """Arithmetic of the engine: "fp32", "bf16" or "int8"."""
         return str(self._engine.describe()["precision"])
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision and, of an 8-bit file, which one: what remembered vectors depend on."""
+        weights = self._engine.describe().get("weights")
+        return f"{self.precision} {weights}" if weights else self.precision
 
     def embed(self, images: Sequence[ImageArray], faces: Sequence[Faces]) -> list[Faces]:
         """Add embeddings to the faces of photos, in batches over all of them.
@@ -162,10 +195,16 @@ class Embedder:
         step = self._fixed_batch or BATCH
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
+    def feed(self, crops: ImageArray) -> FloatArray:
+        """Network input of one batch: uint8 (n, H, W, 3) RGB -> float32 (n, 3, H, W).
+
+        For a graph of a fixed batch as many rows as it takes, the first ones again at the end.
+        """
+        inputs, fixed = standardise(crops, self.preprocess), self._fixed_batch
+        return np.resize(inputs, (fixed, *inputs.shape[1:])) if fixed else inputs
+
     def _batch(self, crops: ImageArray) -> FloatArray:
-        inputs, count = standardise(crops, self.preprocess), len(crops)
-        if self._fixed_batch and count < self._fixed_batch:
-            inputs = np.resize(inputs, (self._fixed_batch, *inputs.shape[1:]))
+        inputs, count = self.feed(crops), len(crops)
         answer = next(iter(self._engine.run({self._input: inputs}).values()))[:count]
         if answer.shape != (count, self.card.dimension):
             raise EngineError(

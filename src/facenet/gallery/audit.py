@@ -177,6 +177,7 @@ def nearest_others(
     count = len(rows.block)
     near, like = np.full(count, -1, np.float32), np.zeros(count, np.int64)
     if len(rows.names) < 2:
+        done(count, count)
         return near, like
     barred = _barred(rows, decided)
     for block in _blocks(count):

@@ -82,6 +82,7 @@ def backup(source: Store | str | Path, target: str | Path, *, overwrite: bool = 
         with part_beside(goal) as part:
             store.copy_to(part)
             _require_whole(part, store.place, "The gallery")
+            SqliteStore(part).close()  # pays the erasure that the gallery may owe
             with sqlite_errors(named(goal)):
                 require_no_log(part, named(goal))
                 sync(part)

@@ -67,9 +67,10 @@ class Table:
     """Coded rows, each with a key and an owner. One thread at a time may change it.
 
     keys: int64 > 0, 0 where a row was removed. owners: int32 numbers, -1 where removed. spreads:
-    float32. All of them (n,) over n slots; codes come in chunks of `chunk` slots, (chunk, d). A
-    removed row is overwritten at once and its slot used again, but for slots below `fixed`, whose
-    order was asked for with `arrange`: what is put there anew comes after them.
+    float32. stamps: uint64, see `VectorBlock`. All of them (n,) over n slots; codes come in chunks
+    of `chunk` slots, (chunk, d). A removed row is overwritten at once and its slot used again, but
+    for slots below `fixed`, whose order was asked for with `arrange`: what is put there anew comes
+    after them.
     """
 
     def __init__(self, dimension: int, *, chunk: int | None = None) -> None:
@@ -87,6 +88,7 @@ class Table:
         self._keys = np.zeros(0, np.int64)
         self._owners = np.zeros(0, np.int32)
         self._spreads = np.zeros(0, np.float32)
+        self._stamps = np.zeros(0, np.uint64)
         self._changed()
 
     def _changed(self) -> None:
@@ -114,9 +116,14 @@ class Table:
         return self._spreads[: self._used]
 
     @property
+    def stamps(self) -> NDArray[np.uint64]:
+        """Of every slot, 0 where a row was removed or has none."""
+        return self._stamps[: self._used]
+
+    @property
     def bytes_held(self) -> int:
         """Bytes of all arrays."""
-        arrays = (self._keys, self._owners, self._spreads)
+        arrays = (self._keys, self._owners, self._spreads, self._stamps)
         small: int = sum(array.nbytes for array in arrays)
         return small + sum(chunk.nbytes for chunk in self.chunks)
 
@@ -148,7 +155,13 @@ class Table:
         slots = self._order[place]
         return np.where((held[slots] == keys) & (keys > 0), slots, -1)
 
-    def put(self, keys: IntArray, owners: IntArray, rows: FloatArray) -> None:
+    def put(
+        self,
+        keys: IntArray,
+        owners: IntArray,
+        rows: FloatArray,
+        stamps: NDArray[np.uint64] | None = None,
+    ) -> None:
         """Rows float32 (n, d) under distinct keys (n,), in place of those that are there."""
         codes, spreads, longest = encode(rows, self.scale)
         slots = self.find(keys)
@@ -158,6 +171,7 @@ class Table:
         new = np.flatnonzero(slots < 0)
         slots[new] = self._free(len(new))
         self._keys[slots], self._owners[slots], self._spreads[slots] = keys, owners, spreads
+        self._stamps[slots] = 0 if stamps is None else stamps
         self._write(slots, codes)
         self.longest = max(self.longest, longest)
         self._changed()
@@ -179,7 +193,7 @@ class Table:
                 here = part[number * self.chunk : (number + 1) * self.chunk]
                 chunk[: len(here), columns] = here
                 chunk[len(here) :, columns] = ZERO
-        for array in (self._keys, self._owners, self._spreads):
+        for array in (self._keys, self._owners, self._spreads, self._stamps):
             array[:count] = array[:used][slots]
             array[count:] = 0
         del self.chunks[-(-count // self.chunk) :]
@@ -195,7 +209,15 @@ class Table:
             out[here] = self.chunks[number][slots[here] - number * self.chunk]
         return out
 
-    def adopt(self, keys: IntArray, owners: IntArray, spreads: FloatArray, longest: float) -> None:
+    def adopt(
+        self,
+        keys: IntArray,
+        owners: IntArray,
+        spreads: FloatArray,
+        stamps: NDArray[np.uint64],
+        *,
+        longest: float,
+    ) -> None:
         """Take over what a snapshot held, (n,) each; the chunks for n rows are made for its codes.
 
         Codes are written into `chunks` by the caller.
@@ -203,10 +225,12 @@ class Table:
         self.clear()
         self._free(len(keys))
         self._keys[: len(keys)], self._owners[: len(keys)] = keys, owners
-        self._spreads[: len(keys)], self.longest = spreads, longest
+        self._spreads[: len(keys)], self._stamps[: len(keys)] = spreads, stamps
+        self.longest = longest
 
     def _erase(self, slots: IntArray) -> None:
         self._keys[slots], self._owners[slots], self._spreads[slots] = 0, -1, 0
+        self._stamps[slots] = 0
         self._write(slots, np.full((1, self.dimension), ZERO, np.uint8))
 
     def _write(self, slots: IntArray, codes: Bytes) -> None:
@@ -227,6 +251,7 @@ class Table:
             self._keys = _longer(self._keys, self._used)
             self._owners = _longer(self._owners, self._used)
             self._spreads = _longer(self._spreads, self._used)
+            self._stamps = _longer(self._stamps, self._used)
         return np.concatenate([gone, np.arange(first, self._used)]).astype(np.int64)
 
 

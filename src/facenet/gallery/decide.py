@@ -69,8 +69,10 @@ class Searcher(Protocol):
         *,
         among: Collection[str] | None = None,
         template: bool = False,
+        view: View | None = None,
     ) -> Sequence[Sequence[Match]]:
-        """At most k people for each of (m, d) unit vectors, the most similar first."""
+        """At most k people for each of (m, d) unit vectors, the most similar first, as they are
+        in a view."""
         ...
 
 
@@ -88,7 +90,8 @@ def identify_faces(
 ) -> list[GalleryIdentification]:
     """Decide about all faces of one photo; one answer per face, in their order.
 
-    faces: with embeddings of the gallery's active space. photo: SHA-256 of the photo in hex, by
+    view: as `Index.reading` gives it. faces: with embeddings of the gallery's active space. photo:
+    SHA-256 of the photo in hex, by
     which decisions of a user about this very face are found. Raises ContractError for faces of
     another model and a question about another, InputError for vectors that are none.
     """
@@ -177,16 +180,13 @@ def candidates(
 ) -> list[list[Candidate]]:
     """The k most similar people of each row, (m, d) unit vectors, the most similar first.
 
-    What the index found is compared with the store: a person or a face that is gone, or is
-    somebody else's by now, is left out.
+    What the index found is compared with the view. Raises DamagedGalleryError for a person who is
+    not there or a face that is somebody else's: the next best must not be taken for them.
     """
     if question.among is not None and not question.among:
         return [[] for _ in rows]
-    found = index.search(rows, k, among=question.among, template=question.template)
-    return [
-        [candidate for match in ranked if (candidate := _candidate(view, match))]
-        for ranked in found
-    ]
+    found = index.search(rows, k, among=question.among, template=question.template, view=view)
+    return [[_candidate(view, match) for match in ranked] for ranked in found]
 
 
 def query_rows(view: View, faces: Faces) -> FloatArray:
@@ -222,14 +222,14 @@ def active_space(view: View) -> Space:
     return spaces[0]
 
 
-def _candidate(view: View, match: Match) -> Candidate | None:
+def _candidate(view: View, match: Match) -> Candidate:
     person = view.get(Person, match.person)
-    if person is None:
-        return None
-    if match.face:
-        face = view.get(EnrolledFace, match.face)
-        if face is None or face.person != person.id:
-            return None
+    face = view.get(EnrolledFace, match.face) if match.face else None
+    if person is None or (match.face and (face is None or face.person != person.id)):
+        raise DamagedGalleryError(
+            f"The gallery is damaged: face {match.face} of the person {match.person:.80} is not as "
+            "it was found. Check it with `facenet gallery verify`."
+        )
     return Candidate(person.name, person.id, float(match.similarity), int(match.face))
 
 

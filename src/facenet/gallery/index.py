@@ -4,7 +4,9 @@ It is a projection at a revision: it can be thrown away at any time and made aga
 A search reads the store in one view: the index is brought to the view's revision by the changes
 since its own, scanned (`facenet.gallery.scan`), and the rows that remain are computed from the
 view's own vectors, so a person who was deleted cannot be found and one who was enrolled cannot be
-missed. 512 values take 528 bytes a face and 25 a person; vectors are never all in memory.
+missed. Of each face it keeps a stamp, and the store keeps what all stamps sum up to: a face that a
+failing disk gives back as it was on another day is an error and no answer (`View.census`). 512
+values take 536 bytes a face and 25 a person; vectors are never all in memory.
 """
 
 from __future__ import annotations
@@ -12,18 +14,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facenet.errors import ContractError, DamagedGalleryError, SettingsError
+from facenet.errors import ContractError, DamagedGalleryError
 from facenet.gallery import nearest, scan, snapshot
 from facenet.gallery.codes import Table, groups
 from facenet.gallery.nearest import Approximation, Cells, Recall
 from facenet.gallery.numbering import Numbers
-from facenet.gallery.records import EnrolledFace, Setting, Space, checked_vectors
-from facenet.gallery.rescore import Fetch, Hit, rescore
+from facenet.gallery.presence import agrees, old_faces
+from facenet.gallery.records import EnrolledFace, Setting, Space, VectorBlock, checked_vectors
+from facenet.gallery.rescore import Fetch, Hit, require_count, rescore
 from facenet.gallery.store import Store, View
 from facenet.products import Products
 from facenet.types import FloatArray, IntArray
@@ -64,6 +68,7 @@ class Index:
         self._revision: int | None = None
         self._rows = Table(1)
         self._people = Numbers()
+        self._bare: dict[int, int] = {}
         self._templates: Table | None = None
         self._stale: set[int] = set()
         self._approximate = Approximation() if approximate is True else approximate or None
@@ -101,6 +106,12 @@ class Index:
             self._bring(view)
             return view.revision
 
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """A view of the store to search in, which the index is not ahead of; other threads wait."""
+        with self._lock, self._store.read() as view:
+            yield view
+
     def search(
         self,
         queries: FloatArray,
@@ -108,22 +119,23 @@ class Index:
         *,
         among: Collection[str] | None = None,
         template: bool = False,
+        view: View | None = None,
     ) -> list[list[Hit]]:
         """The k people most similar to each query, as they are in the store now.
 
         queries: unit vectors (m, d) of the index's contract. among: ids of the people to search,
         None for all. template: compare with the pooled vector of each person, not with its faces.
+        view: of the store, see `reading`; by default a new one.
         A person has one hit, its best face; equal similarities keep the lower id of the person,
         then of the face. The similarity is float32 of the fp64 inner product, as `rescore`
         defines it: the answer is that of computing every face. Templates take as much memory
         again for each person, from their first use on.
 
-        Raises SettingsError for k below 1, ContractError and InputError for vectors that are not
-        fit, GalleryError for a damaged gallery, SettingsError as `refresh` does.
+        Raises SettingsError for k that is no number from 1 up, ContractError and InputError for
+        vectors that are not fit, GalleryError for a damaged gallery, SettingsError as `refresh`.
         """
-        if k < 1:
-            raise SettingsError(f"k should be 1 or more people; got {k}.")
-        with self._lock, self._store.read() as view:
+        k = require_count(k)
+        with self._lock, nullcontext(view) if view else self._store.read() as view:
             rows = checked_vectors(queries, self._bring(view))
             table = self._pooled(view) if template else self._rows
             allowed = None
@@ -165,6 +177,7 @@ class Index:
                 face = view.get(EnrolledFace, last)
                 created = None if face is None else face.created
                 facts |= {"revision": view.revision, "last": last, "created": created}
+                facts["bare"] = sorted(self._bare.items())
             if self._snapshot is None or not facts["gallery"]:
                 return False
             snapshot.write(self._snapshot, facts, self._rows, self._people)
@@ -184,12 +197,15 @@ class Index:
                 f"The gallery should hold vectors of {self._contract:.200}; it has none. Enrol "
                 "with this model, or search with the gallery's own."
             )
-        if self._revision is None and self._snapshot is not None:
+        loaded = self._revision is None and self._snapshot is not None
+        if loaded:
             self._revision = self._load(view, space)
         self._space, known = space, self._revision
         self._revision = None  # until all is read: what is half read is made anew
         if known != view.revision:
             self._advance(view, space, known)
+        if known != view.revision or loaded:
+            self._require_present(view, space)
         if self._approximate is not None and self._cells is None:
             self._divide(view, self._approximate)
         self._space, self._revision = space, view.revision
@@ -199,13 +215,22 @@ class Index:
         """Take what changed since a revision, or everything."""
         changes = None if known is None else view.changes(known)
         if changes is None or 2 * len(changes.put) > len(self._rows) + AT_ONCE:
-            self._forget(space.dimension)
-            self._read(view, None)
+            self._read_all(view, space)
         else:
             self._drop(np.array(changes.gone, np.int64))
             self._read(view, changes.put)
         if self._cells is not None and self._cells.worn(self._rows):
             self._cells = None
+
+    def _require_present(self, view: View, space: Space) -> None:
+        """Make sure that these are all faces of the view, as they are now; read them all where
+        they are not. Raises DamagedGalleryError when that does not help."""
+        census = view.census(self._contract)
+        if census is None or agrees(census, self._rows, self._bare):
+            return
+        self._read_all(view, space)
+        if not agrees(census, self._rows, self._bare):
+            raise old_faces(self._store.place)
 
     def _divide(self, view: View, how: Approximation) -> None:
         """Make cells. A gallery that had them and has become too small is searched exactly."""
@@ -232,33 +257,45 @@ class Index:
 
     def _forget(self, dimension: int) -> None:
         self._cells = None
-        self._rows, self._people = Table(dimension), Numbers()
+        self._rows, self._people, self._bare = Table(dimension), Numbers(), {}
         self._templates, self._stale, self._revision, self._space = None, set(), None, None
 
-    def _read(self, view: View, faces: tuple[int, ...] | None) -> None:
-        """Take the vectors of some faces, or of all, from the view."""
-        if faces is None:
-            after = 0
-            while len(block := view.vectors(self._contract, after=after, limit=AT_ONCE)):
-                after = int(block.ids[-1])
-                self._put(block.ids, block.people, block.rows)
-            return
+    def _read_all(self, view: View, space: Space) -> None:
+        """Take the vectors of all faces from the view."""
+        self._forget(space.dimension)
+        self._space, after = space, 0
+        while len(block := view.vectors(self._contract, after=after, limit=AT_ONCE)):
+            after = int(block.ids[-1])
+            self._put(block)
+        self._bare = view.bare(self._contract)
+
+    def _read(self, view: View, faces: tuple[int, ...]) -> None:
+        """Take the vectors of some faces from the view."""
         for start in range(0, len(faces), AT_ONCE):
             part = faces[start : start + AT_ONCE]
             block = view.vectors(self._contract, ids=part)
-            self._drop(np.setdiff1d(np.array(part, np.int64), block.ids))
+            without = np.setdiff1d(np.array(part, np.int64), block.ids)
+            self._drop(without)
             if len(block):
-                self._put(block.ids, block.people, block.rows)
+                self._put(block)
+            if len(without):
+                self._bare |= view.bare(self._contract, without.tolist())
 
-    def _put(self, faces: IntArray, people: tuple[str, ...], rows: FloatArray) -> None:
-        self._mark(faces)
-        self._rows.put(faces, self._people.add(people), rows)
-        self._mark(faces)
+    def _put(self, block: VectorBlock) -> None:
+        self._mark(block.ids)
+        self._rows.put(block.ids, self._people.add(block.people), block.rows, block.stamps)
+        self._mark(block.ids)
+        self._unbare(block.ids)
 
     def _drop(self, faces: IntArray) -> None:
         if len(faces):
             self._mark(faces)
             self._rows.drop(faces)
+            self._unbare(faces)
+
+    def _unbare(self, faces: IntArray) -> None:
+        for face in faces.tolist() if self._bare else ():
+            self._bare.pop(face, None)
 
     def _mark(self, faces: IntArray) -> None:
         """Remove the templates of the people who have these faces now; they are made anew."""
@@ -308,6 +345,9 @@ class Index:
                 f"faces that it listed; {len(block)} were found. Check it with `facenet gallery "
                 "verify`."
             )
+        known = self._rows.stamps[self._rows.find(faces)]
+        if block.stamps is not None and not np.array_equal(block.stamps, known):
+            raise old_faces(self._store.place)
         return list(block.people), block.rows
 
     def _fetch(self, view: View) -> Fetch:
@@ -339,7 +379,7 @@ class Index:
         found = snapshot.read(self._snapshot, facts, self._rows)
         if found is None:
             return None
-        self._people = found[1]
+        self._people, self._bare = found[1], {int(f): int(s) for f, s in found[0]["bare"]}
         revision, last = int(found[0]["revision"]), int(found[0]["last"])
         changes = view.changes(revision) if revision <= view.revision else None
         face = view.get(EnrolledFace, last)

@@ -200,8 +200,8 @@ def _restore(draft: Draft, entry: Entry, rows: list[tuple[str, Key, Any, Any]]) 
     for kind, key in reversed(created):
         _require_alone(draft, entry, kind, key)
         draft.delete(KINDS[kind], key)
-    for kind, key, _, _ in ranked:
-        if kind == EnrolledFace.kind and (face := draft.get(EnrolledFace, key)):
+    for number in sorted(_faces({"rows": rows})):  # a ruling that comes back has to be obeyed too
+        if face := draft.get(EnrolledFace, number):
             require_obeyed(draft, face, f"Entry {entry.id} ({entry.action}) cannot be taken back")
     if removed:
         scrub(draft, faces={int(face) for face in removed})

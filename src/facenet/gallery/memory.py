@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -11,6 +12,7 @@ import numpy as np
 
 from facenet.errors import GalleryError, InputError
 from facenet.gallery.records import (
+    Census,
     Changes,
     EnrolledFace,
     Entry,
@@ -164,6 +166,17 @@ class _MemoryDraft:
         width = space.dimension if space else 0
         stack = np.array([rows[face] for face in chosen], np.float32).reshape(len(chosen), width)
         return VectorBlock(np.array(chosen, np.int64), people, stack)
+
+    def census(self, contract: str) -> Census | None:
+        return None
+
+    def bare(self, contract: str, ids: Sequence[int] | None = None) -> dict[int, int]:
+        return {}
+
+    def tallied(self, kind: type[R], name: str) -> dict[str, int]:
+        require_filters(kind, {name: None})
+        rows = self.state.rows[kind.kind].values()
+        return dict(Counter(value for row in rows if (value := getattr(row, name))))
 
     def changes(self, since: int) -> Changes | None:
         if not self.state.horizon <= since <= self.state.revision:

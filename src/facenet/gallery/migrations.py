@@ -62,8 +62,9 @@ CREATE TABLE entry (key INTEGER PRIMARY KEY, body BLOB NOT NULL, seal BLOB NOT N
 CREATE TABLE setting (key TEXT PRIMARY KEY, body BLOB NOT NULL, seal BLOB NOT NULL) WITHOUT ROWID;
 """
 """tally: per kind and per space the number of rows, the sum of their seals and the last number
-given out; the revision is one too. change: the faces a revision put and removed, int64. erased:
-ids that were deleted, for restore. vector.key is the number of the space times 2**40 plus the face.
+given out; the revision is one too, and so is the note that an erasure is owed. change: the faces a
+revision put and removed, int64. erased: ids that were deleted, for restore. vector.key is the
+number of the space times 2**40 plus the face.
 """
 
 MIGRATIONS: tuple[str, ...] = (FIRST,)

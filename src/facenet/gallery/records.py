@@ -246,14 +246,26 @@ Key: TypeAlias = str | int
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorBlock:
     """Vectors of one space in the order of their faces: ids int64 (n,), people n ids, rows float32
-    (n, d), unit length."""
+    (n, d), unit length. stamps: uint64 (n,), which tell each from every vector and person that
+    such a face ever had; None where a store cannot give older ones back."""
 
     ids: IntArray
     people: tuple[str, ...]
     rows: FloatArray
+    stamps: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many vectors a space has and how many faces the gallery, and the sum of the stamps of all
+    faces, with a vector or without, modulo 2**64."""
+
+    vectors: int
+    faces: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import ContractError
+from facenet.errors import ContractError, InputError
 from facenet.gallery import corrections
 from facenet.gallery.corrections import Change
 from facenet.gallery.decide import active_space
@@ -134,7 +134,7 @@ class Register:
 
     def kept_calibration(self, contract: str) -> Calibration | None:
         """The calibration of a model that is kept in the gallery, or None."""
-        kept = self._setting(CALIBRATION + contract)
+        kept = self._setting(f"{CALIBRATION}{contract}")
         if not kept:
             return None
         found = calibration_from_dict(json.loads(kept), origin="the gallery's calibration")
@@ -143,8 +143,13 @@ class Register:
     def keep_calibration(self, calibration: Calibration | None) -> None:
         """Keep a calibration of the gallery's model: its rates then decide wherever the file goes,
         as long as this model is searched. None removes it. Raises ContractError for one of another
-        model."""
+        model, InputError for what is none."""
         space = self.space
+        if calibration is not None and not isinstance(calibration, Calibration):
+            raise InputError(
+                "A calibration to keep should be a `Calibration`, or None to remove the one there "
+                f"is; got {type(calibration).__name__}. Make one with `facenet calibrate`."
+            )
         if calibration is not None and calibration.contract != space.contract:
             raise ContractError(
                 f"The calibration should be of {space.contract}; it is of "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facenet.errors import SettingsError
 from facenet.gallery.codes import groups
+from facenet.gallery.records import MAX_FACE
 from facenet.gallery.scan import Possible, settle
 from facenet.types import FloatArray, IntArray
 
@@ -27,6 +31,17 @@ class Hit:
     person: str
     face: int
     similarity: float
+
+
+def require_count(k: SupportsIndex) -> int:
+    """k as a number of people, at most as many as there can be. Raises SettingsError."""
+    try:
+        count = operator.index(k)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise SettingsError(f"k should be 1 or more people, a whole number; got {k!r:.40}.")
+    return min(count, MAX_FACE)
 
 
 def exact_similarity(queries: FloatArray, rows: FloatArray) -> FloatArray:

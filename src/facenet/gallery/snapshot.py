@@ -25,8 +25,8 @@ from facenet.errors import StorageError
 from facenet.gallery.codes import Table
 from facenet.gallery.numbering import Numbers
 
-MAGIC = b"facenet index 1\n"
-LARGEST_HEADER = 1 << 16
+MAGIC = b"facenet index 2\n"
+LARGEST_HEADER = 1 << 24
 DIGEST = 32
 PART = ".part"
 
@@ -116,6 +116,7 @@ def _pour(file: IO[bytes], facts: Mapping[str, Any], table: Table, numbers: Numb
         table.keys[alive],
         owners,
         table.spreads[alive],
+        table.stamps[alive],
     ):
         if array.size:
             put(np.ascontiguousarray(array))
@@ -152,14 +153,15 @@ def _take(
     if facts is None:
         return None
     rows, people, width = (int(facts[name]) for name in ("rows", "people", "width"))
-    size = file.tell() + people * (width + 8) + rows * (8 + 4 + 4 + table.dimension) + DIGEST
+    size = file.tell() + people * (width + 8) + rows * (8 + 4 + 4 + 8 + table.dimension) + DIGEST
     if min(rows, people) < 0 or width < 1 or os.fstat(file.fileno()).st_size != size:
         return None
     numbers = Numbers()
     numbers.ids = take(np.empty(people * width, np.uint8)).view(f"S{width}")
     numbers.order = take(np.empty(people, np.int64))
     keys, owners = take(np.empty(rows, np.int64)), take(np.empty(rows, np.int32))
-    table.adopt(keys, owners, take(np.empty(rows, np.float32)), float(facts["longest"]))
+    spreads, stamps = take(np.empty(rows, np.float32)), take(np.empty(rows, np.uint64))
+    table.adopt(keys, owners, spreads, stamps, longest=float(facts["longest"]))
     for number, chunk in enumerate(table.chunks):
         take(chunk[: rows - number * table.chunk])
     return (facts, numbers) if file.read(DIGEST) == digest.digest() else None

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from facenet.errors import DamagedGalleryError, GalleryError, StorageError
+from facenet.errors import DamagedGalleryError, FacenetError, GalleryError, StorageError
 from facenet.gallery.descriptors import Held
+from facenet.gallery.erasing import erase
 from facenet.gallery.migrations import MIGRATIONS, expected_schema, migrate, schema
-from facenet.gallery.scrubbing import scrub
 from facenet.gallery.seals import ADVICE
 from facenet.gallery.sqlitedraft import SqliteDraft
 from facenet.gallery.sqlitefile import (
@@ -35,8 +35,6 @@ from facenet.gallery.sqliterows import SqliteView
 
 SPARE = 8
 """Connections that are kept open for the next reader."""
-PATIENCE = 0.2
-"""Seconds for which the cleaning of the log waits for readers; else it is done later."""
 
 
 class SqliteStore:
@@ -65,7 +63,7 @@ class SqliteStore:
         self._spare: list[sqlite3.Connection] = []
         self._guard, self._writer = threading.Lock(), threading.Lock()
         self._writing_thread: int | None = None
-        self._open, self._erasing, self._removed = True, False, False
+        self._open, self._erasing, self._old_log = True, False, False
         self._process = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._options = "mode=rw"
@@ -84,8 +82,8 @@ class SqliteStore:
 
     @property
     def pending_erasure(self) -> bool:
-        """Whether deleted bytes still lie in the log, because somebody was reading it; cleaned
-        with the next write, or when the last process closes the gallery."""
+        """Whether deleted bytes still lie in the file or its log, because somebody was reading it;
+        cleared with the next write, or when the gallery is closed or opened."""
         return self._erasing
 
     @contextmanager
@@ -123,7 +121,6 @@ class SqliteStore:
                 finally:
                     draft.valid = False
             self._erasing = self._erasing or draft.erases
-            self._removed = self._removed or draft.removes
             if self._erasing or self._old_log:
                 self._clean(connection)
 
@@ -175,7 +172,10 @@ class SqliteStore:
                         f"The gallery {self.place} is damaged: its tables are not those of a "
                         f"gallery. {ADVICE}"
                     )
-                SqliteView(connection, self.place, checked=self._checked)
+                owes = SqliteView(connection, self.place, checked=self._checked).owes
+            if owes and self._checked and self._options == "mode=rw":
+                self._erasing = True
+                self._clean(connection)
         finally:
             self._give_back(connection)
 
@@ -302,36 +302,17 @@ class SqliteStore:
 
     def _clean(self, connection: sqlite3.Connection) -> None:
         """Bring the log into the file, empty it, and clear what deleted rows left on their pages.
-        What was committed stays so if that fails."""
-        with suppress(sqlite3.Error, OSError, StorageError):
-            clean = self._emptied(connection)
-            if clean and (self._removed or self._old_log):
-                clean = self._scrubbed() and self._emptied(connection)
-            if clean:
-                self._erasing = self._removed = self._old_log = False
+        What was committed stays so if that fails, and what is owed stays owed."""
+        with suppress(sqlite3.Error, OSError, FacenetError):
+            if erase(connection, self._fresh, self.path, self._held[-1]):
+                self._erasing = self._old_log = False
 
-    def _emptied(self, connection: sqlite3.Connection) -> bool:
-        """Whether the log could be brought into the file: nobody reads from it any more."""
-        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
-        try:
-            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
-
-    def _scrubbed(self) -> bool:
-        """Whether the pages could be cleared. A commit that changes nothing makes everybody read
-        them anew, or a copy in memory might be written again."""
+    @contextmanager
+    def _fresh(self) -> Iterator[sqlite3.Connection]:
+        """A connection that has read nothing yet."""
         connection = self._connect()
         try:
-            connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
-            with self._transaction(connection, "BEGIN IMMEDIATE"):
-                if size_of(self.path, "-wal"):
-                    return False
-                if scrub(self._held[-1]):
-                    version = connection.execute("PRAGMA user_version").fetchone()[0]
-                    connection.execute(f"PRAGMA user_version = {version}")
-                connection.execute("COMMIT")
-            return True
+            yield connection
         finally:
             self._shut(connection)
 

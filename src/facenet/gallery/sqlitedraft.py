@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from facenet.errors import GalleryError, InputError
+from facenet.gallery.erasing import OWED
 from facenet.gallery.records import (
     MAX_FACE,
     Crop,
@@ -20,17 +21,12 @@ from facenet.gallery.records import (
     Space,
     stacked_vectors,
 )
-from facenet.gallery.seals import SIZE, TABLES, Value, encode, seal, seal_vector
+from facenet.gallery.seals import TABLES, Value, encode, seal, seal_vector
 from facenet.gallery.sqlitefile import sqlite_errors
-from facenet.gallery.sqliterows import (
-    BLOCK,
-    FACE_BITS,
-    SqliteView,
-    Tally,
-    bindable,
-    vector_tally,
-)
+from facenet.gallery.sqliterows import BLOCK, SqliteView, bindable
+from facenet.gallery.sqlitevectors import FACE_BITS
 from facenet.gallery.store import CHILDREN, require_parents
+from facenet.gallery.tallies import Tally, vector_tally
 from facenet.types import FloatArray
 
 KEPT_CHANGES = 10_000
@@ -52,8 +48,9 @@ TELLING: Mapping[str, tuple[str, ...]] = {
 
 
 class SqliteDraft(SqliteView):
-    """See `facenet.gallery.store.Draft`. erases: something was deleted or overwritten, whose bytes
-    should leave the disk. removes: and it was a person, a face or what belongs to one."""
+    """See `facenet.gallery.store.Draft`. erases: something was deleted or overwritten, now or
+    before, whose bytes should leave the disk. removes: and now it was a person, a face or what
+    belongs to one; an erasure is owed then."""
 
     def __init__(self, connection: sqlite3.Connection, place: str, *, checked: bool = True) -> None:
         super().__init__(connection, place, checked=checked)
@@ -62,7 +59,7 @@ class SqliteDraft(SqliteView):
         self._all_changed = False
         self._touched = False
         self._broken = False
-        self.erases = self.removes = False
+        self.erases, self.removes = self.owes, False
 
     @property
     def revision(self) -> int:
@@ -143,6 +140,8 @@ class SqliteDraft(SqliteView):
             put = sorted(face for face, there in self._changed.items() if there)
             self._write_changes(last, put, sorted(self._changed.keys() - set(put)))
             self._tallies["revision"] = Tally(last=last)
+        if self.removes:
+            self._tallies[OWED] = Tally(last=1)
         for name in self._tallies.keys() | self._kept.keys():
             tally = self._tallies.get(name)
             if tally is None:
@@ -201,7 +200,7 @@ class SqliteDraft(SqliteView):
         old = self.ask(f"SELECT seal, {', '.join(columns)} FROM {name} WHERE key = ?", [bound[0]])
         tally = self.tally(name)
         if old:
-            tally = tally.with_seal(self._old_seal(old[0][0]), -1)
+            tally = tally.with_seal(self.sealed(old[0][0]), -1)
             before, after = (
                 [
                     value
@@ -219,11 +218,6 @@ class SqliteDraft(SqliteView):
             self._do(f"INSERT INTO {name} ({names}) VALUES ({marks})", [(*bound, own)])
         self._tallies[name] = tally.with_seal(own)
 
-    def _old_seal(self, found: Any) -> bytes:
-        if not isinstance(found, bytes) or len(found) != SIZE:
-            raise self.damaged("a row has no seal")
-        return found
-
     def _remove(self, name: str, keys: Sequence[Key], tally: str = "") -> None:
         """Delete rows that are there of those with these keys."""
         tally = tally or name
@@ -234,7 +228,7 @@ class SqliteDraft(SqliteView):
                 self.erases = self.erases or bool(TELLING[name])
                 self.removes = self.removes or name in ("person", "face", "crop", "vector")
                 self._do(f"DELETE FROM {name} WHERE key = ?", [(bindable(key),)])
-                seal_then = self._old_seal(old[0][0])
+                seal_then = self.sealed(old[0][0])
                 self._tallies[tally] = self.tally(tally).with_seal(seal_then, -1)
 
     def _delete_vectors(self, face: int) -> None:
@@ -261,7 +255,7 @@ class SqliteDraft(SqliteView):
             keys = [entry[0] for entry in entries[start : start + BLOCK]]
             marks = ",".join("?" * len(keys))
             answer = self.ask(f"SELECT seal FROM vector WHERE key IN ({marks})", keys)
-            old += [self._old_seal(row[0]) for row in answer]
+            old += [self.sealed(row[0]) for row in answer]
         self.erases = self.erases or bool(old)
         self._do(
             "INSERT INTO vector (key, face, data, seal) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO"
@@ -299,7 +293,7 @@ class SqliteDraft(SqliteView):
                 self._tallies["erased"] = self.tally("erased").with_seal(own)
             elif known and not gone:
                 self._do("DELETE FROM erased WHERE kind = ? AND key = ?", [pair])
-                own = self._old_seal(known[0][0])
+                own = self.sealed(known[0][0])
                 self._tallies["erased"] = self.tally("erased").with_seal(own, -1)
 
     def _write_changes(self, revision: int, put: Sequence[int], gone: Sequence[int]) -> None:

@@ -1,9 +1,10 @@
 """A gallery file at one revision: rows and vectors, each checked against its seal as it is read.
 
-Beside the seals of single rows, a tally per kind and per space keeps how many rows there are and
-the sum of their seals (as incremental hashes of sets do: Bellare and Micciancio, 1997). Who reads
-all rows, in one call or in blocks one after the other, gets all of them or an error: a page that
-was dropped, doubled or brought back from an older day does not go unseen.
+Beside the seals of single rows there are tallies (`facenet.gallery.tallies`). Who reads all rows,
+in one call or in blocks one after the other, gets all of them or an error: a page that was dropped,
+doubled or brought back from an older day does not go unseen. Who reads a single row gets that too
+where there are few of its kind; of many, a row may be one of an older day. The index of vectors
+compares each of its faces with what it knows of it; see `census`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 import operator
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, cast
 
 import numpy as np
 
 from facenet.errors import DamagedGalleryError, GalleryError
-from facenet.gallery.records import Changes, Key, Space, VectorBlock
+from facenet.gallery.erasing import OWED
+from facenet.gallery.records import Census, Changes, Key, Space, VectorBlock
 from facenet.gallery.seals import (
     ADVICE,
     SIZE,
@@ -32,71 +33,14 @@ from facenet.gallery.seals import (
     seal,
 )
 from facenet.gallery.sqlitefile import sqlite_errors
+from facenet.gallery.sqlitevectors import BARE, FACE_BITS, VECTORS, block_of, is_sealed
 from facenet.gallery.store import R, require_filters
+from facenet.gallery.tallies import Tally, stamps_of, tally_of, vector_tally
 
-FACE_BITS = 40
-"""A vector's key is the number of its space times 2**40 plus the id of its face."""
 BLOCK = 500
 """Values in one question to SQLite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Rows of a kind: how many, the sum of their seals as two numbers of 64 bits, and the last
-    number that was given out."""
-
-    count: int = 0
-    low: int = 0
-    high: int = 0
-    last: int = 0
-
-    def with_seals(self, seals: Iterable[bytes], sign: int = 1) -> Tally:
-        """The tally with rows more, or fewer where sign is -1."""
-        joined = b"".join(seals)
-        low, high = np.frombuffer(joined, "<u8").reshape(-1, 2).sum(axis=0, dtype=np.uint64)
-        return Tally(
-            self.count + sign * (len(joined) // SIZE),
-            (self.low + sign * int(low)) & 0xFFFFFFFFFFFFFFFF,
-            (self.high + sign * int(high)) & 0xFFFFFFFFFFFFFFFF,
-            self.last,
-        )
-
-    def with_seal(self, one: bytes, sign: int = 1) -> Tally:
-        """The tally with one row more or fewer; the same as `with_seals` of one, and quicker."""
-        low = int.from_bytes(one[:8], "little")
-        high = int.from_bytes(one[8:], "little")
-        return Tally(
-            self.count + sign,
-            (self.low + sign * low) & 0xFFFFFFFFFFFFFFFF,
-            (self.high + sign * high) & 0xFFFFFFFFFFFFFFFF,
-            self.last,
-        )
-
-    def values(self, name: str) -> list[Value]:
-        """The columns of its row."""
-        total = self.low.to_bytes(8, "little") + self.high.to_bytes(8, "little")
-        return [name.encode(), self.count, total, self.last]
-
-    @property
-    def rows(self) -> tuple[int, int, int]:
-        """What says that all rows are there."""
-        return self.count, self.low, self.high
-
-
-def tally_of(values: Sequence[Value]) -> Tally:
-    """The tally in a row."""
-    total = cast(bytes, values[2])
-    return Tally(
-        cast(int, values[1]),
-        int.from_bytes(total[:8], "little"),
-        int.from_bytes(total[8:], "little"),
-        cast(int, values[3]),
-    )
-
-
-def vector_tally(number: int) -> str:
-    """Name of the tally of a space's vectors."""
-    return f"vector:{number}"
+FEW = 1000
+"""Rows of a kind, up to which a view that reads one of them makes sure of all of them."""
 
 
 class SqliteView:
@@ -108,6 +52,7 @@ class SqliteView:
         self._checked = checked
         self.valid, self._process = True, os.getpid()
         self._walks: dict[str, tuple[Key, Tally]] = {}
+        self._proven: set[str] = set()
         self._tallies: dict[str, Tally] = {}
         for *values, found in self.ask("SELECT name, count, total, last, seal FROM tally"):
             self.require_seal("tally", values, found)
@@ -119,6 +64,11 @@ class SqliteView:
         """Counts the committed drafts."""
         return self.tally("revision").last
 
+    @property
+    def owes(self) -> bool:
+        """Whether bytes of deleted rows may lie in the file still; see `gallery.erasing`."""
+        return OWED in self._tallies
+
     def tally(self, name: str) -> Tally:
         """How many rows of a kind there should be, and their sum."""
         return self._tallies.get(name, Tally())
@@ -128,7 +78,10 @@ class SqliteView:
         table, bound = TABLES[kind.kind], bindable(key)
         if bound is None or isinstance(bound, int) != table.numbered:
             return None
+        few = self._few(table.kind)
         rows = self._rows(table, "WHERE key = ?", [bound])
+        if few and not rows:  # the way to it may be one of an older day
+            rows = self._rows(table, "WHERE +key = ?", [bound])
         if rows and rows[0].key != key:
             raise self.damaged(f"a row of the kind {kind.kind} stands in another's place")
         return cast(R, rows[0]) if rows else None
@@ -161,7 +114,18 @@ class SqliteView:
         where, bound = self._where(table, None, equal)
         if where is None:
             return 0
-        return int(self.ask(f"SELECT count(*) FROM {table.kind} {where}", bound)[0][0])
+        return len(self.ask(f"SELECT seal FROM {table.kind} {where}", bound))
+
+    def tallied(self, kind: type[R], name: str) -> dict[str, int]:
+        """How many rows there are by the text of one column: value -> rows; all of them, or
+        DamagedGalleryError."""
+        require_filters(kind, {name: None})
+        rows = self.ask(f"SELECT {name}, seal FROM {kind.kind}")
+        if self._checked and self._sum(row[1] for row in rows) != self.tally(kind.kind).rows:
+            raise self.damaged(f"rows of the kind {kind.kind} are missing or old")
+        with self._readable(kind.kind):
+            counted = Counter(row[0] for row in rows)
+            return {value.decode(): number for value, number in counted.items() if value}
 
     def vectors(
         self,
@@ -180,17 +144,41 @@ class SqliteView:
             return self._chosen(space, number, ids, limit)
         walk = vector_tally(number)
         if limit is not None and limit <= 0:
-            return _block([], space)
+            return block_of([], space, stamped=self._checked)
         low, high = (number << FACE_BITS) + max(after, 0), (number + 1) << FACE_BITS
         rows = self.ask(
-            f"{_VECTORS} WHERE v.key > ? AND v.key < ? ORDER BY v.key LIMIT ?",
+            f"{VECTORS} WHERE v.key > ? AND v.key < ? ORDER BY v.key LIMIT ?",
             [min(low, high), high, -1 if limit is None else limit],
         )
         block = self._checked_block(rows, space, number)
-        self._step(walk, max(after, 0), [row[2] for row in rows], rows[-1][1] if rows else after)
+        last = rows[-1][1] if rows else after
+        self._step(walk, max(after, 0), [row[2] for row in rows], last)
+        self._step(f"face:{number}", max(after, 0), [row[8] for row in rows], last)
         if limit is None or len(rows) < limit:
             self._require_all(walk)
+            self._require_owners(number)
         return block
+
+    def census(self, contract: str) -> Census | None:
+        """How many vectors and faces there are, and what their stamps sum up to."""
+        found = self.space(contract)
+        if found is None or not self._checked:
+            return None
+        mine, faces = self.tally(vector_tally(found[1])), self.tally("face")
+        return Census(mine.count, faces.count, (mine.low + faces.low) & 0xFFFFFFFFFFFFFFFF)
+
+    def bare(self, contract: str, ids: Sequence[int] | None = None) -> dict[int, int]:
+        """Stamps of the faces without a vector in a space, of all or of some, by id."""
+        found = self.space(contract)
+        if found is None or not self._checked:
+            return {}
+        seals = self._bare(found[1]) if ids is None else []
+        for start in range(0, len(ids or ()), BLOCK):
+            part = [found[1] << FACE_BITS, *map(int, (ids or ())[start : start + BLOCK])]
+            marks = ",".join("?" * (len(part) - 1))
+            seals += self.ask(f"{BARE} AND f.key IN ({marks})", part)
+        stamps = stamps_of([self.sealed(row[1]) for row in seals]).tolist()
+        return dict(zip((row[0] for row in seals), stamps, strict=True))
 
     def changes(self, since: int) -> Changes | None:
         """Faces that changed after a revision; None for one that is not known here."""
@@ -287,15 +275,17 @@ class SqliteView:
     def _where(
         self, table: Table, after: Key | None, equal: Mapping[str, Any]
     ) -> tuple[str | None, list[Any]]:
-        """The WHERE of a question, None where nothing can be found."""
+        """The WHERE of a question, None where nothing can be found. An index may be one of an
+        older day, so that of few rows each is looked at (for SQLite, + keeps indices out)."""
         terms, bound = [], []
+        mark = "+" if equal and self._few(table.kind) else ""
         wanted = dict(equal) if after is None else {**equal, "key": after}
         for name, value in wanted.items():
             usable = bindable(value)
             number = name == "face" or (name == "key" and table.numbered)
             if value is not None and (usable is None or isinstance(usable, int) != number):
                 return None, []
-            terms.append(f"{name} > ?" if name == "key" else f"{name} IS ?")
+            terms.append(f"{mark}{name} {'>' if name == 'key' else 'IS'} ?")
             bound.append(usable)
         return ("WHERE " + " AND ".join(terms) if terms else ""), bound
 
@@ -309,6 +299,41 @@ class SqliteView:
             self._walks.pop(walk, None)
         else:
             self._walks[walk] = (last, before[1].with_seals(seals))
+
+    def _few(self, kind: str) -> bool:
+        """Whether there are few rows of a kind, and all of them are those there should be: then
+        none can be one of an older day."""
+        if not self._checked or kind == "crop" or self.tally(kind).count > FEW:
+            return False
+        if kind not in self._proven:
+            rows = self.ask(f"SELECT seal FROM {kind}")
+            if self._sum(row[0] for row in rows) != self.tally(kind).rows:
+                raise self.damaged(f"rows of the kind {kind} are missing or old")
+            self._proven.add(kind)
+        return True
+
+    def _sum(self, seals: Iterable[Any]) -> tuple[int, int, int]:
+        return Tally().with_seals(self.sealed(one) for one in seals).rows
+
+    def sealed(self, found: Any) -> bytes:
+        """What stands where a seal should."""
+        if not isinstance(found, bytes) or len(found) != SIZE:
+            raise self.damaged("a row has no seal")
+        return found
+
+    def _bare(self, number: int) -> list[Any]:
+        """Numbers and seals of the faces without a vector; none to look for where all have one."""
+        if self.tally(vector_tally(number)).count == self.tally("face").count:
+            return []
+        return self.ask(BARE, [number << FACE_BITS])
+
+    def _require_owners(self, number: int) -> None:
+        """At the end of a walk over vectors: were their faces those there should be?"""
+        end = self._walks.pop(f"face:{number}", None)
+        if end is not None:
+            bare = [self.sealed(row[1]) for row in self._bare(number)]
+            if end[1].with_seals(bare).rows != self.tally("face").rows:
+                raise self.damaged("rows of the kind face are missing or old")
 
     def _require_all(self, walk: str) -> None:
         """At the end of a walk: were these all rows there should be?"""
@@ -324,40 +349,20 @@ class SqliteView:
         for start in range(0, len(wanted), BLOCK):
             keys = [(number << FACE_BITS) + face for face in wanted[start : start + BLOCK]]
             marks = ",".join("?" * len(keys))
-            rows += self.ask(f"{_VECTORS} WHERE v.key IN ({marks}) ORDER BY v.key", keys)
+            rows += self.ask(f"{VECTORS} WHERE v.key IN ({marks}) ORDER BY v.key", keys)
         return self._checked_block(rows[:limit], space, number)
 
     def _checked_block(self, rows: Sequence[Any], space: Space, number: int) -> VectorBlock:
         if self._checked:
             for row in rows:
-                _require_vector(self, row, number)
+                if not is_sealed(row, number):
+                    raise self.damaged(
+                        "a vector, or the face it belongs to, is not as it was written"
+                    )
         try:
-            return _block(rows, space)
+            return block_of(rows, space, stamped=self._checked)
         except (ValueError, TypeError, AttributeError) as error:
             raise self.damaged("a vector has another length") from error
-
-
-_VECTORS = (
-    "SELECT v.key, v.face, v.seal, v.data, f.person, f.photo, f.source, f.body, f.seal"
-    " FROM vector AS v LEFT JOIN face AS f ON f.key = v.face"
-)
-
-
-def _require_vector(view: SqliteView, row: Sequence[Any], number: int) -> None:
-    """Check the seals of a vector and of its face; written out, for it runs a million times."""
-    key, face, found, data, person, photo, source, body, face_seal = row
-    try:
-        salt = number.to_bytes(8, "little") + face.to_bytes(8, "little")
-        good = blake2b(data, digest_size=SIZE, salt=salt, person=b"vector").digest() == found
-        text = b"%d;%d:%b%d:%b%d:%b%d:%b" % (
-            *(face, len(person), person, len(photo), photo),
-            *(len(source), source, len(body), body),
-        )
-        known = blake2b(text, digest_size=SIZE, person=b"face").digest() == face_seal
-    except (TypeError, AttributeError, OverflowError):
-        good = known = False
-    if not (good and known and key == (number << FACE_BITS) + face):
-        raise view.damaged("a vector, or the face it belongs to, is not as it was written")
 
 
 def _start(table: Table, after: Key | None) -> Key:
@@ -370,14 +375,6 @@ def fits(kind: str, values: Sequence[Value], found: Value) -> bool:
         return seal(kind, values) == found
     except TypeError:
         return False
-
-
-def _block(rows: Sequence[Any], space: Space) -> VectorBlock:
-    names: dict[bytes, str] = {}
-    people = tuple(names.get(row[4]) or names.setdefault(row[4], row[4].decode()) for row in rows)
-    stack = np.frombuffer(bytearray().join([row[3] for row in rows]), "<f4")
-    ids = np.array([row[1] for row in rows], np.int64)
-    return VectorBlock(ids, people, stack.reshape(len(rows), space.dimension))
 
 
 def bindable(value: Any) -> str | int | None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from facenet.errors import InputError, SettingsError
 from facenet.gallery.records import (
     Apart,
+    Census,
     Changes,
     Crop,
     EnrolledFace,
@@ -80,6 +81,20 @@ class View(Protocol):
 
         Faces without a vector in that space are left out. Raises GalleryError for damaged ones.
         """
+        ...
+
+    def census(self, contract: str) -> Census | None:
+        """What the stamps of all faces sum up to, by which who keeps them in memory knows that
+        these are all, and the present ones; None where a store cannot give older ones back."""
+        ...
+
+    def bare(self, contract: str, ids: Sequence[int] | None = None) -> dict[int, int]:
+        """Stamps of the faces without a vector in a space, of all or of those in `ids`, by id;
+        none where `census` is None."""
+        ...
+
+    def tallied(self, kind: type[R], name: str) -> dict[str, int]:
+        """How many rows of a kind there are by a column of `FILTERS` that is a text."""
         ...
 
     def changes(self, since: int) -> Changes | None:

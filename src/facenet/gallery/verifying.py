@@ -16,7 +16,9 @@ from facenet.gallery.records import NORM_SLACK, EnrolledFace, Person, Space
 from facenet.gallery.seals import SIZE, TABLES, seal_vector
 from facenet.gallery.sqlite import SqliteStore
 from facenet.gallery.sqlitefile import held_gallery
-from facenet.gallery.sqliterows import FACE_BITS, SqliteView, Tally, fits, vector_tally
+from facenet.gallery.sqliterows import SqliteView, fits
+from facenet.gallery.sqlitevectors import FACE_BITS
+from facenet.gallery.tallies import Tally, vector_tally
 
 BLOCK = 8192
 """Rows that are read at a time."""
@@ -27,7 +29,8 @@ NAMED = 5
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What `verify` found. vectors: contract -> how many. problems: a sentence each, none when the
-    gallery is whole."""
+    gallery is whole. owes: bytes of what was deleted may lie in the file still; whoever opens the
+    gallery and may write it clears them."""
 
     place: str
     revision: int = 0
@@ -35,6 +38,7 @@ class VerifyReport:
     faces: int = 0
     vectors: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    owes: bool = False
 
     @property
     def ok(self) -> bool:
@@ -51,6 +55,7 @@ class VerifyReport:
             "faces": self.faces,
             "vectors": dict(self.vectors),
             "problems": list(self.problems),
+            "erasure_owed": self.owes,
         }
 
 
@@ -101,7 +106,7 @@ def _verified(view: SqliteView) -> VerifyReport:
         }
     people, faces = view.count(Person), view.count(EnrolledFace)
     found = tuple(dict.fromkeys(problems))
-    return VerifyReport(view.place, view.revision, people, faces, counts, found)
+    return VerifyReport(view.place, view.revision, people, faces, counts, found, view.owes)
 
 
 @contextmanager

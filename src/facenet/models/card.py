@@ -21,6 +21,7 @@ KINDS = ("detector", "embedder")
 CROPS = ("similarity", "margin_original", "margin_output")
 STANDARDISATIONS = ("fixed", "per_image", "insightface", "none")
 COLORS = ("rgb", "bgr")
+FAMILIES = (None, "mtcnn", "scrfd", "yunet")
 SOURCES: dict[str, tuple[str, ...]] = {
     "builtin": (),
     "wheel": ("requirement", "member", "bytes"),
@@ -211,7 +212,10 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """A model as a record; see the field classes above. dimension: of the embedding."""
+    """A model as a record; see the field classes above.
+
+    dimension: of the embedding. family: of a detector, who reads its answers; None: its files tell.
+    """
 
     name: str
     kind: str
@@ -227,10 +231,12 @@ class ModelCard:
     golden: Mapping[str, Golden] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     notes: str = ""
+    family: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
         _one_of("kind", self.kind, KINDS)
+        _one_of("family", self.family, FAMILIES)
         if not self.files:
             raise ModelFileError(f"The card of {self.name} should name a file; it names none.")
         if self.kind == "embedder" and (self.preprocess is None or not self.dimension):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import EngineError, SettingsError
+from facenet.models.disk import sha256_of
 from facenet.models.home import cpu_threads, environment
 
 Shape = tuple[int | None, ...]
@@ -41,7 +43,12 @@ class Engine(Protocol):
 
 
 ENGINES = ("auto", "onnxruntime", "openvino")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
+"""Arithmetics, the exact one first; settings also take "auto", the fastest that computes right."""
+INSTRUCTIONS = ("auto", "avx2")
+"""All that the processor has, or no more than a processor with AVX2 has."""
+BATCHES = (1, 16)
+"""Numbers of faces that embedders are run with most: one, and many."""
 DEVICES = {
     "cpu": ("onnxruntime", "openvino"),
     "cuda": ("onnxruntime",),
@@ -57,8 +64,10 @@ class EngineSettings:
     """What runs a graph.
 
     engine: "auto", "onnxruntime" or "openvino". device: a key of `DEVICES`, or None for
-    FACENET_DEVICE (cpu). precision: "fp32" or "bf16". threads: 0 = what the CPU quota allows.
-    streams: runs that go on at once, each with its share of the threads.
+    FACENET_DEVICE (cpu). precision: one of `PRECISIONS`, or "auto". threads: 0 = what the CPU
+    quota allows. streams: runs that go on at once, each with its share of the threads.
+    instructions: one of `INSTRUCTIONS`; "avx2" holds OpenVINO to the kernels of such a processor,
+    in the whole process, and leaves bf16 and int8 out.
     """
 
     engine: str = "auto"
@@ -66,14 +75,16 @@ class EngineSettings:
     precision: str = "fp32"
     threads: int = 0
     streams: int = 1
+    instructions: str = "auto"
 
     def __post_init__(self) -> None:
         device = (self.device or environment().device).lower()
         object.__setattr__(self, "device", device)
         object.__setattr__(self, "threads", self.threads or cpu_threads())
         _check("engine", self.engine, ENGINES)
-        _check("precision", self.precision, PRECISIONS)
+        _check("precision", self.precision, (*PRECISIONS, "auto"))
         _check("device", device, tuple(DEVICES))
+        _check("instructions", self.instructions, INSTRUCTIONS)
         if self.threads < 1:
             raise SettingsError(
                 f"threads should be 1 or more, or 0 for the CPU quota; got {self.threads}."
@@ -87,6 +98,11 @@ class EngineSettings:
                 f"The device {device} runs with {' or '.join(DEVICES[device])}, not with "
                 f"{self.engine}. Choose another engine or device."
             )
+        if self.instructions != "auto" and self.precision in ("bf16", "int8"):
+            raise EngineError(
+                f"{self.precision} was asked for; it is left out where the instructions are held "
+                f'to {self.instructions}. Use precision "fp32", or instructions "auto".'
+            )
 
 
 def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -94,18 +110,21 @@ def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise SettingsError(f"{what} should be one of {', '.join(choices)}; got {value!r}.")
 
 
-def open_engine(graph: Path | bytes, settings: EngineSettings) -> Engine:
-    """Load a graph with a named runtime (not "auto": see `loader.load_model`).
+def open_engine(
+    graph: Path | bytes, settings: EngineSettings, *, batches: tuple[int, ...] = ()
+) -> Engine:
+    """Load a graph with a named runtime and precision (not "auto": see `loader.load_model`).
 
-    graph: an ONNX file, or its bytes.
+    graph: an ONNX file, or its bytes. batches: sizes of a batch that come often, for which
+    OpenVINO makes a graph of their own.
 
     Raises EngineError when the runtime or the device is missing, or the file does not load.
     """
-    openers: dict[str, Callable[[Path | bytes, EngineSettings], Engine]] = {
-        "onnxruntime": _open_onnxruntime,
-        "openvino": _open_openvino,
+    openers: dict[str, Callable[[], Engine]] = {
+        "onnxruntime": lambda: _open_onnxruntime(graph, settings),
+        "openvino": lambda: _open_openvino(graph, settings, batches),
     }
-    return openers[settings.engine](graph, settings)
+    return openers[settings.engine]()
 
 
 def _open_onnxruntime(graph: Path | bytes, settings: EngineSettings) -> Engine:
@@ -114,10 +133,31 @@ def _open_onnxruntime(graph: Path | bytes, settings: EngineSettings) -> Engine:
     return OrtEngine(graph, settings)
 
 
-def _open_openvino(graph: Path | bytes, settings: EngineSettings) -> Engine:
+def _open_openvino(
+    graph: Path | bytes, settings: EngineSettings, batches: tuple[int, ...]
+) -> Engine:
     from facenet.models.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(graph, settings)
+    return OpenVinoEngine(graph, settings, batches=batches)
+
+
+def description(graph: Path | bytes, settings: EngineSettings, version: str) -> dict[str, Any]:
+    """What `Engine.describe` says of a graph.
+
+    Of an 8-bit graph also `weights`, the beginning of its SHA-256: a model may have several such
+    graphs, one after the other, and their vectors differ a little.
+    """
+    said = {
+        "engine": settings.engine,
+        "version": version,
+        "device": settings.device,
+        "precision": settings.precision,
+        "threads": settings.threads,
+    }
+    if settings.precision != "int8":
+        return said
+    whole = sha256(graph).hexdigest() if isinstance(graph, bytes) else sha256_of(graph)
+    return {**said, "weights": whole[:16]}
 
 
 def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import EngineError
-from facenet.models.engine import EngineSettings, Shape, check_feeds
+from facenet.models.engine import EngineSettings, Shape, check_feeds, description
+from facenet.models.prelu import without_prelu
 from facenet.runtime import failures, runtime
 
 _PROVIDERS = {
@@ -22,6 +23,10 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+
+
+UNWANTED = ["WeightBiasQuantization"]
+"""Rounds weights of an 8-bit graph that were left in float on purpose."""
 
 
 def available() -> list[str]:
@@ -37,7 +42,7 @@ class OrtEngine:
     def __init__(self, graph: Path | bytes, settings: EngineSettings) -> None:
         onnxruntime = runtime()
         device = str(settings.device)
-        if settings.precision != "fp32":
+        if settings.precision not in ("fp32", "int8"):
             raise EngineError(
                 f"ONNX Runtime has no {settings.precision} arithmetic on {device}. "
                 'Use precision "fp32", or engine "openvino".'
@@ -48,8 +53,7 @@ class OrtEngine:
                 f"{onnxruntime.__version__} offers {', '.join(available())}. Install the build "
                 f"of onnxruntime for {device}, or choose another device."
             )
-        self._settings = settings
-        self._version = onnxruntime.__version__
+        self._said = description(graph, settings, onnxruntime.__version__)
         self._session = _session(graph, _PROVIDERS[device], settings)
         self._inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
@@ -73,13 +77,7 @@ class OrtEngine:
 
     def describe(self) -> dict[str, Any]:
         """Runtime, version, device, precision, threads."""
-        return {
-            "engine": "onnxruntime",
-            "version": self._version,
-            "device": self._settings.device,
-            "precision": self._settings.precision,
-            "threads": self._settings.threads,
-        }
+        return dict(self._said)
 
 
 def _session(graph: Path | bytes, provider: str, settings: EngineSettings) -> Any:
@@ -89,10 +87,11 @@ def _session(graph: Path | bytes, provider: str, settings: EngineSettings) -> An
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    model = graph if isinstance(graph, bytes) else str(graph)
     try:
+        made = without_prelu(graph) if provider == _PROVIDERS["cpu"] else None
+        model = made or (graph if isinstance(graph, bytes) else str(graph))
         session = onnxruntime.InferenceSession(
-            model, options, providers=[provider], enable_fallback=0
+            model, options, providers=[provider], enable_fallback=0, disabled_optimizers=UNWANTED
         )
     except failures() as error:
         name = "a graph from memory" if isinstance(graph, bytes) else graph

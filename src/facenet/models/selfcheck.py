@@ -2,8 +2,9 @@
 
 A runtime can crash the process on a processor it was not tested on, or quietly compute with less
 precision. The child runs every file of a model on `golden_input` and compares with the answer on
-the card; its verdict is kept in FACENET_HOME/checks.
-Run as `python -m facenet.models.selfcheck MODEL ENGINE DEVICE PRECISION HOME`.
+the card, an 8-bit file with the answer on its own record; the verdict is kept in
+FACENET_HOME/checks.
+Run as `python -m facenet.models.selfcheck MODEL ENGINE DEVICE PRECISION INSTRUCTIONS HOME`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,27 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from facenet.errors import EngineError, StorageError
+from facenet.models import child
 from facenet.models.card import ModelCard
 from facenet.models.catalog import find_card
 from facenet.models.engine import EngineSettings
 from facenet.models.home import cpu_name
+from facenet.models.openvino import LIMIT
 from facenet.models.parity import REFERENCE, Agreement, agreement
+from facenet.models.quantised import as_quantised, require_quantised
 from facenet.models.store import ModelStore, write_text
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "int8": 0.15}
 """Largest relative error to the golden answer, by precision."""
 
-LEAST_COSINE = {"fp32": -1.0, "bf16": 0.999}
+LEAST_COSINE = {"fp32": -1.0, "bf16": 0.999, "int8": 0.99}
 """Least cosine of an embedder's vector and the golden one, by precision."""
 
-PATIENCE = 300.0
-"""Seconds after which a child counts as hung."""
-
-CHILD = (sys.executable, "-P", "-m", "facenet.models.selfcheck")
-"""The command of the child, without its arguments; -P: modules never come from the work folder."""
-
-OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-"""Signals that are sent from outside (no memory, an impatient user) and prove nothing."""
+CHILD = child.module("facenet.models.selfcheck")
+"""The command of the child, without its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,60 +126,30 @@ def ask_child(
     home: Path,
     *,
     command: Sequence[str] = CHILD,
-    patience: float = PATIENCE,
+    patience: float = child.PATIENCE,
 ) -> Verdict:
     """Run the check in a child process, so that a crash is an answer and not an end.
 
     command: the child, without its arguments. patience: seconds it has.
     """
-    if getattr(sys, "frozen", False):  # there, sys.executable is the application itself
-        return Verdict(False, "cannot be checked inside a frozen application", lasting=False)
-    arguments = [name, settings.engine, str(settings.device), settings.precision, str(home)]
-    places = os.pathsep.join(place for place in sys.path if place)
-    try:
-        child = subprocess.run(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=patience,
-            env={**os.environ, "PYTHONPATH": places},
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(False, f"gave no answer within {patience:g} seconds", lasting=False)
-    except OSError as error:
-        return Verdict(False, f"cannot be checked: {error}", lasting=False)
-    return _read(child)
-
-
-def _read(child: subprocess.CompletedProcess[str]) -> Verdict:
-    """The verdict a child printed; or its crash, or why there is none."""
-    if child.returncode < 0:
-        name = _signal_name(-child.returncode)
-        return Verdict(False, f"crashed with {name}", lasting=name not in OUTSIDE)
-    if child.returncode == 0:
-        for line in reversed(child.stdout.splitlines()):
-            if verdict := _parse(line):
-                return verdict
-    tail = child.stderr.strip().splitlines() or [f"the check ended with {child.returncode}"]
-    return Verdict(False, tail[-1], lasting=False)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    terms = (settings.engine, str(settings.device), settings.precision, settings.instructions)
+    told = child.ask(command, [name, *terms, str(home)], patience)
+    for line in reversed(told.lines):
+        if verdict := _parse(line):
+            return verdict
+    told = told if told.problem else child.no_answer()
+    return Verdict(False, told.problem, told.lasting)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The child: print a verdict as one line of JSON."""
-    name, engine, device, precision, home = arguments
-    settings = EngineSettings(engine=engine, device=device, precision=precision)
-    card = find_card(name, home=Path(home))
-    paths = ModelStore(Path(home)).files(card)
+    name, engine, device, precision, instructions, home = arguments
+    settings = EngineSettings(engine, device, precision, instructions=instructions)
+    card, store = find_card(name, home=Path(home)), ModelStore(Path(home))
+    paths = store.files(card)
     try:
+        if precision == "int8":
+            card, paths = as_quantised(card, store)
         verdict = judge(card, agreement(card, paths, settings), settings)
     except EngineError as failure:
         verdict = Verdict(False, str(failure))
@@ -193,21 +159,42 @@ def main(arguments: Sequence[str]) -> int:
 
 def _key(card: ModelCard, settings: EngineSettings, home: Path) -> str:
     """Changes with all that the verdict rests on: processor, runtime, precision, files, answer."""
-    try:
-        runtime = version(settings.engine)
-    except PackageNotFoundError:
-        runtime = "none"
+    store = ModelStore(home)
+    digests = store.digests(card)
+    if settings.precision == "int8":
+        digests |= {"int8": require_quantised(card, store).sha256}
     terms = [
         cpu_name(),
         settings.engine,
-        runtime,
+        runtime_version(settings.engine),
         settings.device,
         settings.precision,
         card.name,
-        ModelStore(home).digests(card),
+        digests,
         {stem: asdict(golden) for stem, golden in card.golden.items()},
+        *held(settings),
     ]
+    return key_of(terms)
+
+
+def key_of(terms: Sequence[Any]) -> str:
+    """A name for what was found out under these terms."""
     return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def runtime_version(engine: str) -> str:
+    """Version of a runtime's package, "none" where it is not installed."""
+    try:
+        return version(engine)
+    except PackageNotFoundError:
+        return "none"
+
+
+def held(settings: EngineSettings) -> list[str]:
+    """To which instructions OpenVINO is held, by the settings or by whoever set the variable."""
+    if settings.instructions != "auto":
+        return [settings.instructions]
+    return [limit] if (limit := os.environ.get(LIMIT)) else []
 
 
 def _parse(text: str) -> Verdict | None:

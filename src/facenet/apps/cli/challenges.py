@@ -16,7 +16,7 @@ from facenet.apps.cli.evaluating import (
     require_report,
     save,
 )
-from facenet.apps.cli.flags import Detection, Output, command, flag
+from facenet.apps.cli.flags import ARITHMETIC, Detection, Output, command, flag
 from facenet.apps.cli.outlet import bar
 from facenet.errors import SettingsError
 
@@ -34,7 +34,7 @@ class Templates:
     """How faces become vectors and those a template; no face is looked for."""
 
     model: str = flag("mobilefacenet", "Embedder with the crop `similarity`.")
-    precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
+    precision: str = flag("fp32", ARITHMETIC)
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
     device: str | None = flag(
         None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"
@@ -80,7 +80,7 @@ class Megaface(Detection):
     """The two sides of MegaFace, and what looks at them."""
 
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
-    precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
+    precision: str = flag("fp32", ARITHMETIC)
     probe_list: Path = flag(Path("facescrub_lst"), "List of the probes.")
     probes: Path = flag(Path("facescrub_images"), "Folder of the probes.")
     probe_noises: Path | None = flag(None, "List of noisy probes.")

@@ -9,7 +9,7 @@ import typer
 
 from facenet.apps.cli.flags import Output, command
 from facenet.apps.cli.gallery import Place, Who
-from facenet.apps.cli.outlet import print_json, print_rows
+from facenet.apps.cli.outlet import note, print_json, print_rows
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def change(place: str, output: Output, correct: Callable[[Gallery], Change]) -> 
     with Gallery.open(place) as gallery:
         made = correct(gallery)
     print_json(change_facts(made)) if output.json else print(change_text(made))
+    if getattr(gallery.store, "pending_erasure", False):
+        note(
+            "Another program is reading the gallery, so that bytes of what was deleted lie in its "
+            "files still. They are cleared when it is next opened or changed."
+        )
     return 0
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from facenet.apps.cli.flags import Detection, Output, Places, command, flag
 from facenet.apps.cli.gallery import ALLOW, Place, metadata_of, notice_of, opened, reasons
-from facenet.apps.cli.outlet import note, noticed, print_json, print_rows
+from facenet.apps.cli.outlet import bar, note, noticed, print_json, print_rows
 
 COLUMNS = ("photo", "person", "person_id", "face", "already", "reasons", "why")
 
@@ -49,8 +51,8 @@ def enroll(
     from facenet.apps.jobs.photos import find_photos
 
     paths = [photo.path for photo in find_photos(photos)]
-    with opened(place, detection) as gallery:
-        answers = gallery.enroll(person, paths, **enrolling.said())
+    with opened(place, detection) as gallery, bar("photos") as done:
+        answers = gallery.enroll(person, counted(paths, done), **enrolling.said())
         notice = notice_of(gallery)
     rows = [
         noticed({**answer.to_dict(), "photo": str(path)}, notice)
@@ -58,6 +60,13 @@ def enroll(
     ]
     print_json(rows) if output.json else print_rows(rows, COLUMNS)
     return tell(rows)
+
+
+def counted(paths: Sequence[Path], done: Callable[[int, int], None]) -> Iterator[Path]:
+    """Paths one by one; `done` is called with how many were taken, and how many there are."""
+    for number, path in enumerate(paths, 1):
+        yield path
+        done(number, len(paths))
 
 
 def tell(rows: list[dict[str, Any]]) -> int:

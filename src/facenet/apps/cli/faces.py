@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,10 +26,20 @@ from facenet.apps.cli.outlet import (
     print_faces,
     print_json,
 )
+from facenet.apps.cli.videos import Watch, print_watched
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.apps.jobs.align_one import AlignSettings
+
+Reduced = Annotated[
+    bool,
+    typer.Option(
+        "--reduced-decoding",
+        help="MTCNN: decode JPEGs at 1/2, 1/4 or 1/8 where --min-face-size allows it: faster, and "
+        "not quite the same faces.",
+    ),
+]
 
 
 @command
@@ -36,24 +47,26 @@ def detect(
     paths: Places,
     output: Output,
     detection: Detection,
+    watch: Watch,
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
+    reduced_decoding: Reduced = False,
 ) -> int:
-    """Find the faces of photos: box, score, five landmarks.
+    """Find the faces of photos and videos: box, score, five landmarks.
 
-    Prints CSV, or JSON with --json: photo, box, detection_score, landmarks. Boxes are x1 y1 x2
-    y2 in pixels of the upright photo. A photo without a face is no error.
+    Prints CSV, or JSON with --json: photo, box, detection_score, landmarks; of a video named by
+    itself also frame and time_s. Boxes are x1 y1 x2 y2 in pixels of the upright photo. A photo
+    without a face is no error.
     """
     from facenet.apps.jobs.photos import face_rows, find_photos
+    from facenet.apps.jobs.videofaces import face_row
 
-    photos, recognizer = find_photos(paths), detection.recognizer()
+    photos = find_photos(paths)
+    if watch.wanted(photos):
+        _require_photos(reduced_decoding)
+        return print_watched(photos, detection, watch, draw=draw, as_json=output.json)
+    stage = partial(detection.recognizer().stream, embed=False, reduced=reduced_decoding)
     with bar("photos") as done:
-        found = face_rows(
-            photos,
-            recognizer.detect,
-            lambda faces: [(face.to_dict(), "") for face in faces],
-            draw=draw,
-            done=done,
-        )
+        found = face_rows(photos, stage, face_row, draw=draw, done=done)
     columns = ("photo", "box", "detection_score", "landmarks")
     print_faces(found, columns, output.json, notice=detection.licence_notice())
     return 2 if found.problems else 0
@@ -65,6 +78,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="File to write: NAME.npz")],
     output: Output,
     recognition: Recognition,
+    reduced_decoding: Reduced = False,
 ) -> int:
     """Write the vectors of all faces of photos to a file.
 
@@ -74,7 +88,9 @@ def embed(
     from facenet.apps.jobs.embeddings import write_embeddings
 
     with bar("photos") as done:
-        summary = write_embeddings(paths, out, recognition.recognizer(), done=done)
+        summary = write_embeddings(
+            paths, out, recognition.recognizer(), reduced=reduced_decoding, done=done
+        )
     if output.json:
         print_json(noticed(summary.to_dict(), recognition.licence_notice()))
     else:
@@ -83,6 +99,11 @@ def embed(
     for problem in summary.problems:
         note(problem)
     return 2 if summary.problems else 0
+
+
+def _require_photos(reduced_decoding: bool) -> None:
+    if reduced_decoding:
+        raise SettingsError("Reduced decoding is for photos, and a video was named. Leave it out.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +178,6 @@ def align_settings(cropping: Cropping, detection: Detection) -> AlignSettings:
         detector=detection.detector,
         engine=detection.engine,
         device=detection.device,
+        instructions=detection.instructions,
         detection=detection.settings(),
     )

@@ -23,15 +23,20 @@ from facenet.errors import FacenetError, SettingsError
 
 if TYPE_CHECKING:
     from facenet.faces.detectors import DetectorSettings
-    from facenet.faces.mtcnn import MtcnnSettings
-    from facenet.faces.scrfd import ScrfdSettings
+    from facenet.models.card import ModelCard
+    from facenet.models.engine import EngineSettings
     from facenet.recognizer import Recognizer
 
 NAMED = ("model", "precision", "flip")
 """Options of an embedder that go to `Recognizer` as they are."""
-MTCNN_ONLY = ("thresholds", "factor", "exactness")
-SCRFD_ONLY = ("score_threshold", "nms_threshold", "sizes", "max_faces")
-"""Options of detectors that those of another family do not have."""
+ARITHMETIC = (
+    "Arithmetic of the embedder: fp32, bf16 (OpenVINO), int8 (see `facenet models quantize`), or "
+    "auto: the fastest of these that computes right here, found out once."
+)
+INSTRUCTIONS = (
+    "auto, or avx2: as on a processor without AVX-512 and AMX. OpenVINO then uses none of these, "
+    "ONNX Runtime cannot be held to it, and there is no bf16 and no int8."
+)
 ERROR, STOPPED, READER_LEFT = 2, 130, 141
 """Exit codes; the last two are what a shell shows for SIGINT and SIGPIPE."""
 
@@ -87,71 +92,60 @@ class Detection:
 
     detector: str = flag("mtcnn", "Detector, see `facenet models list`.")
     min_face_size: int | None = flag(
-        None, "Smallest face looked for, in pixels.  [default: MTCNN 20, SCRFD 0]"
+        None, "Smallest face looked for, in pixels.  [default: MTCNN and YuNet 20, SCRFD 0]"
     )
     thresholds: str = flag("0.6,0.7,0.7", "MTCNN: scores that P-, R- and O-net must reach.")
     factor: float = flag(0.709, "MTCNN: ratio of one pyramid level to the one before.")
     exactness: str = flag("facenet-pytorch", "MTCNN: whose pixels: facenet-pytorch or facenet.")
-    score_threshold: float = flag(0.5, "SCRFD: score that a face must reach.")
-    nms_threshold: float = flag(0.4, "SCRFD: overlap with a better face from which one goes.")
+    score_threshold: float | None = flag(
+        None, "SCRFD, YuNet: score that a face must reach.  [default: SCRFD 0.5, YuNet 0.7]"
+    )
+    nms_threshold: float | None = flag(
+        None,
+        "SCRFD, YuNet: overlap with a better face from which one goes.  [default: SCRFD 0.4, "
+        "YuNet 0.3]",
+    )
     sizes: str | None = flag(
         None,
         "SCRFD: sizes that a picture is brought to, such as 640,128 or 640x480.  [default: that "
         "of the graph, else 640]",
     )
-    max_faces: int = flag(0, "SCRFD: at most so many faces, the largest; 0 = all.")
+    max_megapixels: float = flag(
+        8, "YuNet: a picture that has more millions of pixels is reduced to so many."
+    )
+    max_faces: int = flag(0, "SCRFD, YuNet: at most so many faces, the largest; 0 = all.")
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
     device: str | None = flag(
         None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"
     )
+    instructions: str = flag("auto", INSTRUCTIONS)
 
     def settings(self) -> DetectorSettings:
         """The options of the detector. Raises SettingsError for those of another family."""
-        from facenet.faces.detectors import MTCNN, family_of
+        from facenet.faces.detectors import FAMILIES, family_of
         from facenet.models.catalog import find_card
 
         card = find_card(self.detector, kind="detector")
+        owners: dict[str, list[str]] = {}
+        for family in FAMILIES.values():
+            for option in fields(family.settings):
+                owners.setdefault(option.name, []).append(family.title)
         family = family_of(card)
-        others = SCRFD_ONLY if family is MTCNN else MTCNN_ONLY
+        self._refuse([name for name in owners if family.title not in owners[name]], owners, card)
+        told = {name: getattr(self, name) for name in owners if family.title in owners[name]}
+        values = {name: _parsed(name, value) for name, value in told.items() if value is not None}
+        return family.settings(**values)
+
+    def _refuse(self, others: list[str], owners: dict[str, list[str]], card: ModelCard) -> None:
+        """Raises SettingsError for options that the detector's family does not have."""
         given = [name for name in others if getattr(self, name) != getattr(Detection(), name)]
         if given:
-            flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            whose = owners[given[0]]
+            alike = [f"--{n.replace('_', '-')}" for n in given if owners[n] == whose]
             raise SettingsError(
-                f"{flags} is for {'SCRFD' if family is MTCNN else 'MTCNN'} only, and the detector "
+                f"{' and '.join(alike)} is for {' and '.join(whose)} only, and the detector "
                 f"{card.name} is none. Leave it out, or choose another detector."
             )
-        least = {} if self.min_face_size is None else {"min_face_size": self.min_face_size}
-        return self._mtcnn(least) if family is MTCNN else self._scrfd(least)
-
-    def _mtcnn(self, least: dict[str, int]) -> MtcnnSettings:
-        from facenet.faces.mtcnn import MtcnnSettings
-
-        try:
-            first, second, third = (float(part) for part in self.thresholds.split(","))
-        except ValueError as error:
-            raise SettingsError(
-                f"thresholds should be three numbers such as 0.6,0.7,0.7; got {self.thresholds}."
-            ) from error
-        return MtcnnSettings(
-            thresholds=(first, second, third),
-            factor=self.factor,
-            exactness=self.exactness,
-            **least,
-        )
-
-    def _scrfd(self, least: dict[str, int]) -> ScrfdSettings:
-        from facenet.faces.scrfd import ScrfdSettings
-
-        sizes = None
-        if self.sizes is not None:
-            sizes = tuple(parse_size(size.strip()) for size in self.sizes.split(","))
-        return ScrfdSettings(
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            sizes=sizes,
-            max_faces=self.max_faces,
-            **least,
-        )
 
     def licence_notice(self) -> str | None:
         """Which of the models have weights that may not be used commercially; None: none."""
@@ -166,7 +160,14 @@ class Detection:
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""
         named = {name: getattr(self, name) for name in ("detector", "engine", "device")}
+        if self.instructions != "auto":
+            named["engine"] = self._held()
         return {**named, "detection": self.settings()}
+
+    def _held(self) -> EngineSettings:
+        from facenet.models.engine import EngineSettings
+
+        return EngineSettings(self.engine, self.device, instructions=self.instructions)
 
     def recognizer(self, **more: Any) -> Recognizer:
         """A recognizer with these options, and more of `Recognizer`'s."""
@@ -180,13 +181,30 @@ class Recognition(Detection):
     """How faces are found and become vectors."""
 
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
-    precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
+    precision: str = flag("fp32", ARITHMETIC)
     flip: bool = flag(False, "Use the mirrored face too: slower, a little better.")
 
     def options(self) -> dict[str, Any]:
         """The options of `Recognizer`."""
         named = {name: getattr(self, name) for name in NAMED}
         return {**Detection.options(self), **named}
+
+    def recognizer(self, **more: Any) -> Recognizer:
+        """A recognizer with these options, and more of `Recognizer`'s; says what "auto" took."""
+        self._tell([self.model])
+        return Detection.recognizer(self, **more)
+
+    def _tell(self, models: list[str]) -> None:
+        """Which precision is taken, and why, where none was asked for by name."""
+        if self.precision == "auto":
+            from facenet.models.engine import EngineSettings
+            from facenet.models.loader import settled
+
+            running = EngineSettings(
+                self.engine, self.device, "auto", instructions=self.instructions
+            )
+            for model in models:
+                note(f"{model}: {settled(model, running).reason}")
 
     def _models(self) -> list[str]:
         return [self.detector, *self._names()]
@@ -202,8 +220,24 @@ class Recognition(Detection):
         names = self._names()
         if not names:
             raise SettingsError("model should name an embedder or several; got none.")
+        self._tell(names)
         options = {**self.options(), "flip": False, **more}
         return [Recognizer(**{**options, "model": name}) for name in names]
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """An option of a detector as its settings take it. Raises SettingsError."""
+    if name == "sizes":
+        return tuple(parse_size(size.strip()) for size in value.split(","))
+    if name != "thresholds":
+        return value
+    try:
+        first, second, third = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise SettingsError(
+            f"thresholds should be three numbers such as 0.6,0.7,0.7; got {value}."
+        ) from error
+    return first, second, third
 
 
 def parse_size(size: str) -> tuple[int, int]:

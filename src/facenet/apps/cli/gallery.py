@@ -46,7 +46,11 @@ class Embedding:
     """The model of a new gallery."""
 
     model: str = flag("mobilefacenet", "Embedder, see `facenet models list`.")
-    precision: str = flag("fp32", "Arithmetic of the embedder: fp32 or bf16 (OpenVINO).")
+    precision: str = flag(
+        "fp32",
+        "Arithmetic of the embedder, for good: fp32, bf16 (OpenVINO) or int8 (see `facenet models "
+        "quantize`).",
+    )
     flip: bool = flag(False, "Use the mirrored face too: slower, a little better.")
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +68,30 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     writer.writerow(header)
     for row in rows:
         writer.writerow([_cell(tidy(value)) for value in row])
+
+
+def print_as_found(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool
+) -> None:
+    """JSON or CSV like `print_json` and `print_rows`, each row as soon as it is there.
+
+    Numbers are printed as they are. Nothing is printed when the first row fails to come. stdout
+    is taken before: a progress bar on stderr takes its place while it is shown.
+    """
+    out, coming = sys.stdout, iter(rows)
+    first = next(coming, None)
+    found = coming if first is None else chain([first], coming)
+    if as_json:
+        opening = "["
+        for row in found:
+            out.write(opening + json.dumps(row))
+            opening = ",\n "
+        out.write("[]\n" if first is None else "]\n")
+        return
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in found:
+        writer.writerow([_cell(row.get(column)) for column in columns])
 
 
 def tidy(value: Any) -> Any:

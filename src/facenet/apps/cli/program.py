@@ -50,7 +50,12 @@ for verb in corrections.VERBS + upkeep.VERBS:
 app.add_typer(gallery.app, name="gallery")
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
-for verb in (challenges.ijb, challenges.megaface, auditscore.gallery_audit):
+for verb in (
+    challenges.ijb,
+    challenges.megaface,
+    auditscore.gallery_audit,
+    auditscore.gallery_rules,
+):
     evaluate.app.command()(verb)
 evaluate.app.command()(cluster.clusters)
 app.add_typer(evaluate.app, name="evaluate")

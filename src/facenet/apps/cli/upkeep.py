@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facenet.apps.cli.flags import Detection, Output, command
+from facenet.apps.cli.flags import ARITHMETIC, Detection, Output, command
 from facenet.apps.cli.gallery import Place, notice_of
 from facenet.apps.cli.outlet import bar, note, noticed, print_json
 
@@ -92,7 +92,7 @@ def upgrade(
     model: Model,
     output: Output,
     detection: Detection,
-    precision: Annotated[str, typer.Option(help="Arithmetic: fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help=ARITHMETIC)] = "fp32",
     flip: Annotated[bool, typer.Option("--flip", help="Use the mirrored face too.")] = False,
     leave: Annotated[bool, typer.Option("--leave", help="Switch without faces that fail.")] = False,
 ) -> int:

@@ -24,6 +24,7 @@ from facenet.files import written
 from facenet.gallery.corrections import rename
 from facenet.gallery.records import LONGEST_NAME, Person
 from facenet.gallery.store import Store
+from facenet.sightings import file_at
 
 MARK = ".facenet.json"
 ONCE, NOBODY = "seen once", "no face"
@@ -148,7 +149,8 @@ def _fill(folder: _Marked, photos: Mapping[str, str]) -> list[str]:
     names: dict[str, str] = {}
     notes = []
     for source, digest in photos.items():
-        name, path = Path(source).name, Path(source)
+        path = file_at(source)
+        name = path.name
         if name in names or name == MARK:
             short = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
             name = f"{path.stem}-{short}{path.suffix}"
@@ -161,10 +163,8 @@ def _fill(folder: _Marked, photos: Mapping[str, str]) -> list[str]:
         names[name] = digest or _digest(target)
     _clear(folder, names)
     data = {"owner": folder.owner, "name": folder.path.name, "files": names}
-    with written(folder.path / MARK) as file:
-        file.write(
-            (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace")
-        )
+    with written(folder.path / MARK) as file:  # in ASCII, which keeps names that are no Unicode
+        file.write((json.dumps(data, indent=1) + "\n").encode())
     return notes
 
 

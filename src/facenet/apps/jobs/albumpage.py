@@ -20,6 +20,7 @@ from facenet.faces.align import margin_box, margin_crop
 from facenet.files import written
 from facenet.gallery.records import EnrolledFace
 from facenet.images import load_image
+from facenet.sightings import file_at
 from facenet.types import ImageArray
 
 PAGE, RECORD, FACES = "index.html", "album.json", "faces"
@@ -78,19 +79,20 @@ def _person(out: Path, shelf: Shelf, number: int, pictures: Mapping[int, str]) -
                 "box": [round(side, 2) for side in face.box or ()],
                 "detection_score": face.measures.get("detection_score"),
                 "picture": pictures.get(face.id),
-                "link": _link(out, face.source),
+                "link": _link(out, file_at(face.source)),
             }
             for face in shelf.faces
         ],
     }
 
 
-def _link(out: Path, source: str) -> str:
-    """A photo as the page finds it: a path from the page, with signs that links cannot have."""
+def _link(out: Path, photo: Path) -> str:
+    """A photo as the page finds it: a path from the page, with the signs that links cannot have as
+    the bytes that the file system has for them."""
     from urllib.parse import quote
 
-    relative = os.path.relpath(source, out.resolve()).replace(os.sep, "/")
-    return quote(relative.encode("utf-8", "surrogateescape"))
+    relative = os.path.relpath(photo, out.resolve()).replace(os.sep, "/")
+    return quote(os.fsencode(relative))
 
 
 def _pictures(out: Path, shelved: Sequence[Shelf], done: Done) -> dict[int, str]:
@@ -121,7 +123,7 @@ def _pictures(out: Path, shelved: Sequence[Shelf], done: Done) -> dict[int, str]
 def _cut(source: str, faces: Sequence[EnrolledFace]) -> dict[int, bytes]:
     """JPEGs of faces of one photo; none when it is not there any more."""
     try:
-        image = load_image(source)
+        image = load_image(file_at(source))
     except ImageError:  # the page shows its name
         return {}
     made = {}
@@ -156,7 +158,7 @@ def _html(out: Path, record: Mapping[str, Any], faceless: Sequence[Path]) -> str
     text = resources.files("facenet.apps.jobs").joinpath("album.html.j2").read_text("utf-8")
     several = [p for p in record["people"] if len(p["faces"]) > 1 or not p["automatic"]]
     once = [p for p in record["people"] if len(p["faces"]) == 1 and p["automatic"]]
-    without = [(str(path), _link(out, os.path.abspath(path))) for path in faceless]
+    without = [(str(path), _link(out, path.absolute())) for path in faceless]
     return environment.from_string(text).render(
         record=record, several=several, once=once, without=without, shown=SHOWN, side=SIDE
     )

@@ -36,7 +36,7 @@ from facenet.gallery.records import (
 )
 from facenet.gallery.store import Draft, Store, View
 from facenet.recognizer import Recognizer
-from facenet.sightings import whereabouts
+from facenet.sightings import file_at, whereabouts
 from facenet.types import FloatArray, IntArray
 
 FILE = "album.db"
@@ -174,7 +174,7 @@ def follow_moved(store: Store, digests: Mapping[Path, str]) -> None:
     with store.write() as draft:
         for face in draft.find(EnrolledFace):
             there = lies.get(face.photo, face.source)
-            if there != face.source and not Path(face.source).is_file():
+            if there != face.source and not file_at(face.source).is_file():
                 draft.put(replace(face, source=there))
 
 

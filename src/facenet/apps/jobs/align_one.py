@@ -23,6 +23,10 @@ from facenet.types import Face, ImageArray
 FORMATS = ("png", "jpg", "webp")
 
 
+RUNNING = ("engine", "device", "instructions")
+"""Fields that say where the detector runs, and not what it finds."""
+
+
 @dataclass(frozen=True, slots=True)
 class AlignSettings:
     """What the crops are like; the defaults are those of facenet's aligner.
@@ -41,6 +45,7 @@ class AlignSettings:
     detector: str = "mtcnn"
     engine: str = "auto"
     device: str | None = None
+    instructions: str = "auto"
     detection: DetectorSettings = field(default_factory=MtcnnSettings)
 
     def __post_init__(self) -> None:
@@ -61,7 +66,7 @@ class AlignSettings:
 
     def lasting(self) -> dict[str, Any]:
         """What makes the crops what they are: everything but where the detector runs."""
-        return {k: v for k, v in asdict(self).items() if k not in ("engine", "device")}
+        return {k: v for k, v in asdict(self).items() if k not in RUNNING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Worker:
     @classmethod
     def open(cls, settings: AlignSettings, root: Path) -> Worker:
         """Load the detector, with one thread: the work is shared out by pictures."""
-        running = EngineSettings(engine=settings.engine, device=settings.device, threads=1)
+        running = EngineSettings(**{name: getattr(settings, name) for name in RUNNING}, threads=1)
         detector = open_detector(settings.detector, running, options=settings.detection)
         return cls(detector, settings, root)
 

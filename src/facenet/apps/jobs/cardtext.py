@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from facenet.gallery.calibrate import lowest_fmr, similarity_at
 from facenet.models.card import FmrTable, ModelCard, Preprocess
+from facenet.models.quantised import Quantised
 
 RATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 LABEL, WIDTH = 15, 100
@@ -33,8 +34,8 @@ STANDARDISE = {
 }
 
 
-def card_text(card: ModelCard) -> str:
-    """What the card holds, line by line; long lines are wrapped."""
+def card_text(card: ModelCard, quantised: Quantised | None = None) -> str:
+    """What the card holds, line by line; long lines are wrapped. quantised: its 8-bit file."""
     licence = card.licence
     rows = [
         ("kind", card.kind),
@@ -53,6 +54,7 @@ def card_text(card: ModelCard) -> str:
         ("notes", card.notes),
         *((f.name, f"{f.value:g} - {f.origin}; {f.protocol}") for f in card.figures),
         *_rates(card.fmr, embedder=card.kind == "embedder"),
+        ("int8", quantised_words(quantised) if quantised else ""),
     ]
     lines = [line for label, text in rows if text for line in _lines(label, text)]
     return "\n".join([f"{card.name}: {card.title}", *lines])
@@ -66,6 +68,18 @@ def preprocess_words(preprocess: Preprocess) -> dict[str, str]:
         "values": STANDARDISE[preprocess.standardise],
         "channels": "red, green, blue" if preprocess.color == "rgb" else "blue, green, red",
     }
+
+
+def quantised_words(record: Quantised) -> str:
+    """In words what was measured of an 8-bit file, and how it was made."""
+    origin, last = record.calibration, record.closeness
+    state = f"offered, {record.bytes:,} bytes" if record.offered else "refused"
+    return (
+        f"{state}. {record.reason} Made on {record.created[:10]} with {record.tool} from "
+        f"{origin.pictures} pictures (seed {origin.seed}, SHA-256 {origin.digest[:16]}..., "
+        f"{origin.in_pairs} of them among the pairs), {last.kept} in float; measured with "
+        f"{record.engine} on {record.processor}."
+    )
 
 
 def _input(preprocess: Preprocess) -> list[tuple[str, str]]:
@@ -89,7 +103,7 @@ def _rates(table: FmrTable | None, *, embedder: bool) -> list[tuple[str, str]]:
 
 def _lines(label: str, text: str) -> list[str]:
     """A row, wrapped into a column."""
-    room = WIDTH - LABEL - 2
+    room = WIDTH - max(LABEL, len(label)) - 2
     parts = wrap(text, room, break_long_words=False, break_on_hyphens=False)
     labels = [label, *[""] * (len(parts) - 1)]
     return [f"{name:>{LABEL}}  {part}" for name, part in zip(labels, parts, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def write_embeddings(
     out: Path,
     recognizer: Recognizer,
     *,
+    reduced: bool = False,
     done: Done,
 ) -> EmbeddingSummary:
     """Embed all faces of photos and write `embeddings` (n, d), `photos` (n), `boxes` (n, 4) and
     `contract` to `out`, a `.npz` file, whole or not at all.
 
+    reduced: decode JPEGs at a part of their size, see `Recognizer.stream`.
     Raises SettingsError for another ending; StorageError when it cannot be written, which is
     found out before the work begins.
     """
@@ -55,7 +58,7 @@ def write_embeddings(
     vectors = [np.zeros((0, int(embedder.card.dimension or 0)), np.float32)]
     boxes = [np.zeros((0, 4), np.float32)]
     with written(out) as file:
-        for answer in look(photos, recognizer.faces, done):
+        for answer in look(photos, partial(recognizer.stream, reduced=reduced), done):
             if answer.problem:
                 problems.append(answer.problem)
             elif len(answer.faces) == 0 or answer.faces.embedding is None:

@@ -91,7 +91,7 @@ def _terms(recognizer: Recognizer) -> Mapping[str, Any]:
         "engine": f"{engine['engine']} {engine['version']} {engine['device']}",
         "detection": recognizer.detection,
         "embedder": embedder.contract,
-        "precision": embedder.precision,
+        "precision": embedder.arithmetic,
     }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from facenet import __version__
 from facenet.errors import FacenetError
+from facenet.faces.kernels import KERNELS
 from facenet.models import openvino, ort
 from facenet.models.card import ModelCard
 from facenet.models.catalog import catalog, published
@@ -20,15 +22,21 @@ from facenet.models.store import ModelStore
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "onnx")
 
+COMPILED = "compiled"
+IN_NUMPY = "NumPy, which is slower: no C compiler was there when facenet was installed"
+
 T = TypeVar("T")
 
 
-def examine() -> dict[str, Any]:
+def examine(instructions: str = "auto") -> dict[str, Any]:
     """Versions, processor, threads, places, devices per engine, and the engine of each model.
+    pixels: whether the detectors' small steps are compiled.
 
+    instructions: to which the engines are held. Of an embedder also its fastest precision.
     problems: what is wrong, a sentence each; a model that was not fetched is no problem.
     """
     place, problems = environment(), list[str]()
+    settings = EngineSettings(instructions=instructions)
     store = ModelStore(place.home)
     engines = {"onnxruntime": ort.available, "openvino": _openvino_devices}
     nowhere = list[str]()
@@ -43,8 +51,10 @@ def examine() -> dict[str, Any]:
         "threads": cpu_threads(),
         "home": str(place.home),
         "device": place.device,
+        "pixels": COMPILED if KERNELS else IN_NUMPY,
         "engines": {name: _ask(devices, nowhere, problems) for name, devices in engines.items()},
-        "models": [_examine_model(card, store, problems) for card in cards.values()],
+        "instructions": settings.instructions,
+        "models": [_examine_model(card, store, settings, problems) for card in cards.values()],
         "problems": problems,
     }
 
@@ -58,26 +68,38 @@ def report(findings: Mapping[str, Any]) -> str:
         f"processor   {findings['processor']}, {findings['threads']} threads granted",
         f"home        {findings['home']}",
         f"device      {findings['device']}",
+        f"pixels      {findings['pixels']}",
     ]
+    if findings["instructions"] != "auto":
+        lines.append(f"held to     {findings['instructions']}")
     for engine, devices in findings["engines"].items():
         lines.append(f"{engine:<12}{', '.join(devices) or 'not available'}")
     for model in findings["models"]:
         lines.append(f"{model['name']}: {model['engine'] or '-'} ({model['reason']})")
+        if "precision" in model:
+            lines.append(f"{'':<12}precision auto: {model['precision_reason']}")
     return "\n".join([*lines, *(f"problem: {text}" for text in findings["problems"])])
 
 
-def _examine_model(card: ModelCard, store: ModelStore, problems: list[str]) -> dict[str, Any]:
-    """Which engine runs a model here and why, or why none does."""
+def _examine_model(
+    card: ModelCard, store: ModelStore, settings: EngineSettings, problems: list[str]
+) -> dict[str, Any]:
+    """Which engine runs a model here and why, or why none does; of an embedder in which precision
+    it would run fastest."""
     try:
         if not store.installed(card):
             reason = f"not here; fetch it with `facenet models pull {card.name}`"
             return {"name": card.name, "engine": None, "reason": reason}
         store.files(card)
-        choice = choose_engine(card, EngineSettings(), store.home)
+        choice = choose_engine(card, settings, store.home)
+        found = {"name": card.name, "engine": choice.settings.engine, "reason": choice.reason}
+        if card.kind == "embedder":
+            fast = choose_engine(card, replace(settings, precision="auto"), store.home)
+            found |= {"precision": fast.settings.precision, "precision_reason": fast.reason}
+        return found
     except FacenetError as error:
         problems.append(str(error))
         return {"name": card.name, "engine": None, "reason": str(error)}
-    return {"name": card.name, "engine": choice.settings.engine, "reason": choice.reason}
 
 
 def _ask(question: Callable[[], T], otherwise: T, problems: list[str]) -> T:

@@ -10,6 +10,7 @@ from typing import Any
 from facenet.galleries import Gallery
 from facenet.gallery.backup import RestoreReport
 from facenet.gallery.corrections import Change
+from facenet.gallery.people import matching
 from facenet.gallery.records import EnrolledFace, Entry, Person, Ruling, Space
 from facenet.gallery.verifying import VerifyReport
 
@@ -49,13 +50,12 @@ def person_facts(gallery: Gallery, who: str) -> dict[str, Any]:
 
 def person_rows(gallery: Gallery, where: dict[str, str] | None) -> list[dict[str, Any]]:
     """People with these metadata, each with the number of their faces."""
-    people = gallery.people(where)
     with gallery.store.read() as view:
-        counts = [view.count(EnrolledFace, person=person.id) for person in people]
+        people, counts = matching(view, where or {}), view.tallied(EnrolledFace, "person")
     names = [entry.name for entry in fields(Person)]  # asdict copies in depth, and takes longer
     return [
-        {**{name: getattr(person, name) for name in names}, "faces": count}
-        for person, count in zip(people, counts, strict=True)
+        {**{name: getattr(person, name) for name in names}, "faces": counts.get(person.id, 0)}
+        for person in people
     ]
 
 
@@ -110,6 +110,11 @@ def report_text(report: VerifyReport) -> str:
     """Whether a gallery is whole, for a person."""
     found = f"{len(report.problems)} problems" if report.problems else "all of it is sound"
     lines = [f"{report.place}: {report.people:,} people, {report.faces:,} faces; {found}"]
+    if report.owes:
+        lines.append(
+            "  Bytes of what was deleted may lie in it still: they are cleared when the gallery is "
+            "next opened."
+        )
     return "\n".join([*lines, *(f"  {problem}" for problem in report.problems)])
 
 

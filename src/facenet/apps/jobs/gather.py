@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 
 import numpy as np
@@ -23,8 +25,10 @@ from facenet.evaluate.verification import Views
 from facenet.faces.align import crop_faces
 from facenet.faces.bilinear import resize_bilinear
 from facenet.faces.detect import RULES, select_faces
+from facenet.faces.flow import Flow, FlowLimits
+from facenet.faces.pipeline import LIMITS, batch_of, bytes_to_read
 from facenet.faces.quality import sharpness
-from facenet.images import load_image
+from facenet.images import OpenedImage, open_image
 from facenet.recognizer import GROUP, Recognizer
 from facenet.types import Faces, FloatArray, ImageArray
 from facenet.vectors import unit
@@ -63,8 +67,8 @@ class Gathered:
 
     views: the network's outputs. heads: float32 (m, 16), detection score, box, five landmarks,
     sharpness; NaN without a face. problems: a sentence for each row without a face.
-    seconds: spent per stage; reading goes on beside the other stages. remembered: rows that were
-    known from an earlier run. digest: SHA-256 over the contents of all pictures, in their order.
+    seconds: spent per stage, which go on side by side. remembered: rows that were known from an
+    earlier run. digest: SHA-256 over the contents of all pictures, in their order.
     """
 
     views: Views
@@ -97,14 +101,18 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A picture on its way: its content's digest, and all that is known of it, or its pixels with
-    the face that is known (none: empty), or a reason."""
+    """A picture on its way: its content's digest; the row that is known of it, or becomes known;
+    the head of the face that is known (none: empty); the face that was chosen; or a problem."""
 
     row: int
+    picture: Picture
     digest: bytes = b""
     known: FloatArray | None = None
-    face: FloatArray | None = None
+    head: FloatArray | None = None
+    opened: OpenedImage | None = None
     pixels: ImageArray | None = None
+    faces: Faces | None = None
+    fresh: FloatArray | None = None
     problem: str = ""
 
 
@@ -113,16 +121,22 @@ class _Clock:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"read": 0.0, "detect": 0.0, "embed": 0.0}
     )
+    _lock: Lock = field(default_factory=Lock)
 
-    def time(self, stage: str, start: float) -> None:
-        self.seconds[stage] += perf_counter() - start
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add the seconds of what goes on inside; several threads may do so."""
+        start = perf_counter()
+        yield
+        with self._lock:
+            self.seconds[stage] += perf_counter() - start
 
 
 class Gatherer:
     """Looks at pictures with one recognizer. Raises StorageError when the cache cannot be used."""
 
-    def __init__(self, recognizer: Recognizer, how: Gathering) -> None:
-        self._recognizer, self._how = recognizer, how
+    def __init__(self, recognizer: Recognizer, how: Gathering, limits: FlowLimits = LIMITS) -> None:
+        self._recognizer, self._how, self._limits = recognizer, how, limits
         self._width = int(recognizer.embedder.card.dimension or 0)
         self._cache = VectorCache(self._terms(), self._folder())
         self._found = VectorCache(self._finding(), None if how.aligned else self._folder())
@@ -135,20 +149,23 @@ class Gatherer:
         problems: dict[int, str] = {}
         remembered = count = 0
         self._whole = hashlib.sha256()
-        for group in self._groups(pictures):
-            for item in group:
-                self._whole.update(item.digest or bytes(32))
-            problems |= {item.row: item.problem for item in group if item.problem}
-            known = {item.row: item.known for item in group if item.known is not None}
-            rows |= known
-            remembered += len(known)
-            fresh = self._look(group, pictures, problems)
-            self._cache.keep({item.digest: fresh[item.row] for item in group if item.row in fresh})
-            rows |= fresh
-            count += len(group)
-            done(count, len(pictures))
-        for row, seen in rows.items():
-            if len(seen) == 0:
+        stages = _Looking(self._recognizer, self._how, self._found, self._clock)
+        with Flow(stages, self._limits).run(self._listed(pictures)) as seen:
+            while group := list(islice(seen, GROUP)):
+                for item in group:
+                    self._whole.update(item.digest or bytes(32))
+                problems |= {item.row: item.problem for item in group if item.problem}
+                known = {item.row: item.known for item in group if item.known is not None}
+                fresh = {item.row: item.fresh for item in group if item.fresh is not None}
+                self._cache.keep(
+                    {item.digest: item.fresh for item in group if item.fresh is not None}
+                )
+                rows |= known | fresh
+                remembered += len(known)
+                count += len(group)
+                done(count, len(pictures))
+        for row, line in rows.items():
+            if len(line) == 0:
                 problems[row] = f"No face was found in {pictures[row].name}."
         return self._gathered(len(pictures), rows, problems, remembered)
 
@@ -170,95 +187,27 @@ class Gatherer:
         seconds, digest = dict(self._clock.seconds), self._whole.hexdigest()
         return Gathered(views, table[:, :HEAD], ordered, seconds, remembered, digest)
 
-    def _look(
-        self, group: Sequence[_Read], pictures: Sequence[Picture], problems: dict[int, str]
-    ) -> dict[int, FloatArray]:
-        """Rows of the pictures of a group that are not known; reasons go into `problems`."""
-        images = {item.row: item.pixels for item in group if item.pixels is not None}
-        faces = self._faces([item for item in group if item.pixels is not None], pictures)
-        crops: dict[int, ImageArray] = {}
-        start = perf_counter()
-        for row, image in images.items():
-            try:
-                crops[row] = self._crops(image, faces[row])
-            except InputError as error:
-                problems[row] = f"{pictures[row].name}: {error}"
-        used = [row for row in crops if len(crops[row])]
-        found = {row: np.empty(0, np.float32) for row in crops}
-        if used:
-            stacked = np.concatenate([crops[row] for row in used])
-            heads = np.stack([_head(faces[row]) for row in used])
-            parts = [heads, sharpness(stacked)[:, None], self._outputs(stacked)]
-            if self._how.mirrors:
-                parts.append(self._outputs(np.ascontiguousarray(stacked[:, :, ::-1])))
-            found |= dict(zip(used, np.concatenate(parts, axis=1, dtype=np.float32), strict=True))
-        self._clock.time("embed", start)
-        return found
+    def _listed(self, pictures: Sequence[Picture]) -> Iterator[_Read]:
+        """The pictures with what is remembered of each, asked for in groups."""
+        for start in range(0, len(pictures), GROUP):
+            with self._clock.time("read"):
+                group = list(enumerate(pictures[start : start + GROUP], start))
+                digests = {row: _digest(picture) for row, picture in group}
+                known = self._cache.find([digest for digest in digests.values() if digest])
+                known = {digest: line for digest, line in known.items() if self._enough(line)}
+                asked = [digest for digest in digests.values() if digest and digest not in known]
+                heads = self._found.find(asked)
+            for row, picture in group:
+                digest = digests[row]
+                problem = f"No such picture: {picture.name}." if picture.source is None else ""
+                yield _Read(
+                    row, picture, digest, known.get(digest), heads.get(digest), problem=problem
+                )
 
-    def _outputs(self, crops: ImageArray) -> FloatArray:
-        return self._recognizer.embedder.outputs(crops)
-
-    def _faces(self, group: Sequence[_Read], pictures: Sequence[Picture]) -> dict[int, Faces]:
-        """The chosen face of each picture; of a crop the whole picture."""
-        start = perf_counter()
-        faces = {item.row: _told(item, pictures[item.row], self._how.aligned) for item in group}
-        asked = [item for item in group if faces[item.row] is None and item.pixels is not None]
-        images = [item.pixels for item in asked if item.pixels is not None]
-        found = self._recognizer.detector.detect(images) if images else []
-        for item, image, seen in zip(asked, images, found, strict=True):
-            size = (image.shape[1], image.shape[0])
-            faces[item.row] = select_faces(seen, self._how.select, size)
-        self._found.keep({item.digest: _head(faces[item.row]) for item in asked})
-        self._clock.time("detect", start)
-        return {row: face for row, face in faces.items() if face is not None}
-
-    def _crops(self, image: ImageArray, faces: Faces) -> ImageArray:
-        preprocess = self._recognizer.embedder.preprocess
-        if self._how.aligned:
-            size = (preprocess.width, preprocess.height)
-            fits = (image.shape[1], image.shape[0]) == size
-            return (image if fits else resize_bilinear(image, *size))[None]
-        return crop_faces(image, faces, preprocess)
-
-    def _groups(self, pictures: Sequence[Picture]) -> Iterator[list[_Read]]:
-        """Pictures in groups, read ahead by a thread."""
-        starts = range(0, len(pictures), GROUP)
-        with ThreadPoolExecutor(1) as pool:
-            coming = None
-            for start in starts:
-                ready, coming = coming, pool.submit(self._read_group, pictures, start)
-                if ready:
-                    yield ready.result()
-            if coming:
-                yield coming.result()
-
-    def _read_group(self, pictures: Sequence[Picture], start: int) -> list[_Read]:
-        began = perf_counter()
-        rows = range(start, min(start + GROUP, len(pictures)))
-        digests = {row: _digest(pictures[row]) for row in rows}
-        known = self._cache.find([digest for digest in digests.values() if digest])
-        group = [self._read(row, pictures[row], digests[row], known) for row in rows]
-        faces = self._found.find([item.digest for item in group if item.pixels is not None])
-        group = [replace(item, face=faces.get(item.digest)) for item in group]
-        self._clock.time("read", began)
-        return group
-
-    def _read(
-        self, row: int, picture: Picture, digest: bytes, known: Mapping[bytes, FloatArray]
-    ) -> _Read:
-        if picture.source is None:
-            return _Read(row, digest, problem=f"No such picture: {picture.name}.")
-        seen = known.get(digest)
+    def _enough(self, line: FloatArray) -> bool:
+        """Whether a remembered row holds what is asked for."""
         both = HEAD + 2 * self._width
-        enough = (0, both) if self._how.mirrors else (0, both - self._width, both)
-        if seen is not None and len(seen) in enough:
-            return _Read(row, digest, known=seen)
-        try:
-            return _Read(row, digest, pixels=load_image(picture.source))
-        except ImageError as error:
-            said = str(error)
-            named = said if isinstance(picture.source, Path) else f"{picture.name}: {said}"
-            return _Read(row, digest, problem=named)
+        return len(line) in ((0, both) if self._how.mirrors else (0, both - self._width, both))
 
     def _folder(self) -> Path | None:
         known = self._recognizer.detection or self._how.aligned
@@ -270,7 +219,7 @@ class Gatherer:
         return {
             **self._finding(),
             "embedder": embedder.card.contract,
-            "precision": str(embedder.precision),
+            "precision": embedder.arithmetic,
         }
 
     def _finding(self) -> dict[str, str]:
@@ -282,6 +231,102 @@ class Gatherer:
             "detection": "aligned" if how.aligned else self._recognizer.detection,
             "select": "" if how.aligned else how.select,
         }
+
+
+class _Looking:
+    """What is done with a picture, stage by stage; see `flow.Stages`."""
+
+    def __init__(
+        self, recognizer: Recognizer, how: Gathering, found: VectorCache, clock: _Clock
+    ) -> None:
+        self._recognizer, self._how, self._found, self._clock = recognizer, how, found, clock
+        self._preprocess = recognizer.embedder.preprocess
+        self.batch = batch_of(recognizer.embedder)
+
+    def weigh(self, item: _Read) -> int:
+        """Bytes that will be read for a picture."""
+        return 0 if item.known is not None else bytes_to_read(item.picture.source)
+
+    def open(self, item: _Read) -> _Read:
+        """Read a picture that is not known."""
+        if item.known is not None or item.picture.source is None:
+            return item
+        with self._clock.time("read"):
+            try:
+                return replace(item, opened=open_image(item.picture.source))
+            except ImageError as error:
+                return _refused(item, error)
+
+    def cost(self, item: _Read) -> int:
+        """Bytes of the file and the pixels."""
+        if item.pixels is not None:
+            return item.pixels.nbytes
+        return 0 if item.opened is None else item.opened.held + item.opened.decoded
+
+    def decode(self, item: _Read) -> _Read:
+        """The pixels of a picture."""
+        if item.opened is None:
+            return item
+        with self._clock.time("read"):
+            try:
+                return replace(item, opened=None, pixels=item.opened.pixels())
+            except ImageError as error:
+                return _refused(replace(item, opened=None), error)
+
+    def look(self, items: Sequence[_Read]) -> list[_Read]:
+        """The chosen face of each picture; of a crop the whole picture."""
+        with self._clock.time("detect"):
+            faces = {item.row: _told(item, self._how.aligned) for item in items}
+            asked = [i for i in items if faces[i.row] is None and i.pixels is not None]
+            images = [item.pixels for item in asked if item.pixels is not None]
+            found = self._recognizer.detector.detect(images) if images else []
+            for item, image, seen in zip(asked, images, found, strict=True):
+                size = (image.shape[1], image.shape[0])
+                faces[item.row] = select_faces(seen, self._how.select, size)
+            self._found.keep({item.digest: _head(faces[item.row]) for item in asked})
+        return [replace(item, faces=faces[item.row]) for item in items]
+
+    def crop(self, item: _Read) -> tuple[_Read, ImageArray]:
+        """The crop of the face, (1, H, W, 3), or none."""
+        crops = np.empty((0, self._preprocess.height, self._preprocess.width, 3), np.uint8)
+        if item.pixels is None or item.faces is None:
+            return item, crops
+        with self._clock.time("embed"):
+            try:
+                crops = self._crops(item.pixels, item.faces)
+            except InputError as error:
+                problem = f"{item.picture.name}: {error}"
+                return replace(item, pixels=None, faces=None, problem=problem), crops
+        return replace(item, pixels=None), crops
+
+    def _crops(self, image: ImageArray, faces: Faces) -> ImageArray:
+        if self._how.aligned:
+            size = (self._preprocess.width, self._preprocess.height)
+            fits = (image.shape[1], image.shape[0]) == size
+            return (image if fits else resize_bilinear(image, *size))[None]
+        return crop_faces(image, faces, self._preprocess)
+
+    def embed(self, crops: ImageArray) -> FloatArray:
+        """Sharpness and outputs of crops: (n, H, W, 3) -> (n, 1 + d), (n, 1 + 2 d) with mirrors."""
+        with self._clock.time("embed"):
+            outputs = self._recognizer.embedder.outputs
+            parts = [sharpness(crops)[:, None], outputs(crops)]
+            if self._how.mirrors:
+                parts.append(outputs(np.ascontiguousarray(crops[:, :, ::-1])))
+            return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def finish(self, item: _Read, rows: FloatArray | None) -> _Read:
+        """The picture with its row, empty without a face; rows: (n, k) of its crops, n 0 or 1."""
+        if item.faces is None or rows is None:
+            return item
+        fresh = np.concatenate([_head(item.faces), *rows])
+        return replace(item, faces=None, fresh=fresh)
+
+
+def _refused(item: _Read, error: ImageError) -> _Read:
+    """A picture that cannot be read."""
+    named = isinstance(item.picture.source, Path)
+    return replace(item, problem=str(error) if named else f"{item.picture.name}: {error}")
 
 
 def _digest(picture: Picture) -> bytes:
@@ -304,14 +349,16 @@ def _content_digest(picture: Picture) -> bytes:
     return b""
 
 
-def _told(item: _Read, picture: Picture, aligned: bool) -> Faces | None:
+def _told(item: _Read, aligned: bool) -> Faces | None:
     """The face of a picture, where it need not be looked for."""
-    if aligned and item.pixels is not None:
+    if item.pixels is None:
+        return None
+    if aligned:
         return _whole(item.pixels)
-    if picture.landmarks is not None:
-        return _given(picture.landmarks)
-    known = item.face is not None and len(item.face) in (0, HEAD - 1)
-    return _remembered(item.face) if known and item.face is not None else None
+    if item.picture.landmarks is not None:
+        return _given(item.picture.landmarks)
+    known = item.head is not None and len(item.head) in (0, HEAD - 1)
+    return _remembered(item.head) if known and item.head is not None else None
 
 
 def _remembered(head: FloatArray) -> Faces:

@@ -77,7 +77,7 @@ class MegafaceRun:
         those of another model, precision or detector are never taken for them."""
         embedder = recognizer.embedder
         found = f" {recognizer.detection}" if self.detect else ""
-        terms = f"{embedder.card.contract} {embedder.precision}{found}"
+        terms = f"{embedder.card.contract} {embedder.arithmetic}{found}"
         return f"{embedder.card.name}-{hashlib.sha256(terms.encode()).hexdigest()[:12]}"
 
     def digests(self) -> dict[str, str]:

@@ -10,11 +10,13 @@ from facenet.models import openvino
 from facenet.models.card import ModelCard
 from facenet.models.catalog import catalog, find_card
 from facenet.models.engine import EngineSettings
+from facenet.models.quantised import require_quantised
 from facenet.models.selfcheck import Ask, Verdict, ask_child
 from facenet.models.store import ModelStore
 
-RUNS = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
-"""Engines and precisions on the CPU; detectors run in fp32 only."""
+EXACT = (("onnxruntime", "fp32"), ("openvino", "fp32"))
+RUNS = (*EXACT, ("openvino", "bf16"), ("onnxruntime", "int8"), ("openvino", "int8"))
+"""Engines and precisions on the CPU; detectors run in fp32, where it counts."""
 COLUMNS = (
     *("name", "engine", "precision", "largest_difference", "cosine_distance", "ok", "reason"),
 )
@@ -52,8 +54,9 @@ def check_models(
 
     Returns a row per model, engine and precision: name, engine, precision, largest_difference (to
     the golden answer, absolute), cosine and cosine_distance (1 - cosine, of an embedder's vector),
-    ok (None where it cannot run on this machine) and reason. A model whose files are not whole has
-    one row, without engine. ask: finds out about one runtime, so that its crash is an answer.
+    ok (None where it cannot run on this machine, or not as it was measured) and reason. A model
+    whose files are not whole has one row, without engine. ask: finds out about one runtime, so
+    that its crash is an answer.
     """
     store = ModelStore()
     cards = [find_card(name) for name in names] or [
@@ -70,16 +73,37 @@ def _check(
     except (ModelError, StorageError) as failure:
         yield _row(card, None, None, Verdict(False, str(failure)))
         return
-    for engine, precision in RUNS:
-        if precision != "fp32" and card.kind != "embedder":
-            continue
-        if engine == "openvino" and not installed():
-            yield _row(card, engine, precision, Verdict(False, ABSENT), able=False)
+    for engine, precision in RUNS if card.kind == "embedder" else EXACT:
+        missing = _missing(card, store, engine, precision, installed)
+        if missing:
+            yield _row(card, engine, precision, Verdict(False, missing), able=False)
             continue
         settings = EngineSettings(engine=engine, device="cpu", precision=precision)
         verdict = ask(card.name, settings, store.home)
-        able = verdict.ok or verdict.reason != openvino.NO_BF16
+        able = verdict.ok or not (
+            verdict.reason == openvino.NO_BF16 or _elsewhere(card, store, engine, precision)
+        )
         yield _row(card, engine, precision, verdict, able=able)
+
+
+def _missing(
+    card: ModelCard, store: ModelStore, engine: str, precision: str, installed: Callable[[], bool]
+) -> str:
+    """Why this machine cannot run a precision at all, "" where it can."""
+    if engine == "openvino" and not installed():
+        return ABSENT
+    if precision != "int8":
+        return ""
+    try:
+        require_quantised(card, store)
+    except ModelError as failure:
+        return str(failure)
+    return ""
+
+
+def _elsewhere(card: ModelCard, store: ModelStore, engine: str, precision: str) -> bool:
+    """Whether an 8-bit file was measured with another engine, and owes this one nothing."""
+    return precision == "int8" and not require_quantised(card, store).engine.startswith(engine)
 
 
 def _row(

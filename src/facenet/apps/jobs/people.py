@@ -28,7 +28,7 @@ def name_photos(
     """Identify every face of every photo, and write annotated copies below `draw`."""
     return face_rows(
         photos,
-        recognizer.faces,
+        recognizer.stream,
         lambda faces: [(a.to_dict(), caption(a)) for a in identify(people, faces, threshold)],
         draw=draw,
         done=done,

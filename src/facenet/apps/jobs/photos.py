@@ -10,13 +10,18 @@ from typing import Any
 
 from facenet.errors import InputError
 from facenet.faces.draw import draw_faces, save_image
-from facenet.images import SUFFIXES, find_images, load_image
+from facenet.faces.flow import Stream
+from facenet.faces.pipeline import Seen
+from facenet.images import SUFFIXES, find_images
 from facenet.types import Faces, ImageArray
 
 DRAWN_AS_IS = (".jpg", ".jpeg", ".png", ".webp")
 
 Done = Callable[[int, int], None]
 """Called with photos done and photos in all."""
+
+Stage = Callable[..., Stream[Seen]]
+"""What is seen in each of many photos: `Recognizer.stream`, or a part of it."""
 
 Describe = Callable[[Faces], Sequence[tuple[dict[str, Any], str | None]]]
 """A plain dictionary and a caption for each face of a photo (None: a face nobody knows)."""
@@ -32,7 +37,8 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What came of one photo: pixels and faces, or the reason why it could not be used."""
+    """What came of one photo: faces, and pixels where they were asked for, or the reason why it
+    could not be used."""
 
     photo: Photo
     image: ImageArray | None
@@ -64,24 +70,22 @@ def find_photos(places: Iterable[str | os.PathLike[str]]) -> list[Photo]:
     return [Photo(p.path, Path(os.path.relpath(p.path, root))) for p in found]
 
 
-def look(photos: Sequence[Photo], stage: Callable[[Any], Faces], done: Done) -> Iterator[Answer]:
-    """Apply a stage (`Recognizer.detect` or `.faces`) to each photo, in order.
+def look(
+    photos: Sequence[Photo], stage: Stage, done: Done, *, pixels: bool = False
+) -> Iterator[Answer]:
+    """What is seen in each photo, in order; pixels: with them.
 
     A photo that cannot be used gives an answer with a problem; the work goes on.
     """
-    for number, photo in enumerate(photos, 1):
-        try:
-            image = load_image(photo.path)
-            answer = Answer(photo, image, stage(image))
-        except InputError as error:
-            answer = Answer(photo, None, Faces.empty(), str(error))
-        yield answer
-        done(number, len(photos))
+    with stage([photo.path for photo in photos], pixels=pixels) as stream:
+        for number, (photo, seen) in enumerate(zip(photos, stream, strict=True), 1):
+            yield Answer(photo, seen.image, seen.faces, seen.problem)
+            done(number, len(photos))
 
 
 def face_rows(
     photos: Sequence[Photo],
-    stage: Callable[[Any], Faces],
+    stage: Stage,
     describe: Describe,
     *,
     draw: Path | None = None,
@@ -93,7 +97,8 @@ def face_rows(
     """
     if draw:
         spare_photos(photos, draw)
-    return rows_of(look(photos, stage, done), describe, draw=draw)
+    answers = look(photos, stage, done, pixels=draw is not None)
+    return rows_of(answers, describe, draw=draw)
 
 
 def rows_of(answers: Iterable[Answer], describe: Describe, *, draw: Path | None) -> FaceRows:
