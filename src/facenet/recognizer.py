@@ -197,7 +197,8 @@ class Recognizer:
         """What is seen in each of any number of photos, in order and in bounded memory.
 
         Reading, detection and embedding overlap; a photo that cannot be used gives a `Seen` with
-        its `problem` and stops nothing. See `Pipeline.run`.
+        its `problem` and stops nothing. Use it in a `with` block to stop early and leave no thread
+        behind. See `Pipeline.run`.
         embed: faces with embeddings. pixels: hand each photo's pixels back too. reduced: decode
         JPEGs at 1/2, 1/4 or 1/8 of their size, by the detector's min_face_size: faster, and not
         quite the same faces. Raises SettingsError where it allows none (see
