@@ -24,7 +24,7 @@ from facenet.models.fastest import (
     time_in_child,
 )
 from facenet.models.loader import choose_engine, load_model, settled
-from facenet.models.quantised import save_quantised
+from facenet.models.quantised import RECORD, quantised_path, save_quantised
 from facenet.models.selfcheck import Verdict
 from facenet.models.store import ModelStore
 
@@ -127,6 +127,13 @@ def test_what_is_alone_is_not_timed(store):
     assert choice.reason.startswith("fp32, the only one; bf16: ")
     assert "int8: the 8-bit file of toy was refused: Too far off. Use" in choice.reason
     assert choose(store, clock, installed=False).settings.engine == "onnxruntime"
+
+
+def test_a_damaged_record_of_8_bits_is_told_and_no_end(store):
+    quantised_path(CARD_OF, store.home).with_name(RECORD).write_text("{")
+    choice = choose(store, Clock(fp32=60, bf16=10))
+    assert choice.settings.precision == "bf16"
+    assert "int8.json should be the record of an 8-bit file; " in choice.reason
 
 
 def test_as_on_an_older_processor_it_is_fp32_and_says_why(store):

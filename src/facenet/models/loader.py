@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facenet.errors import EngineError
+from facenet.errors import EngineError, ModelFileError
 from facenet.models import openvino
 from facenet.models.card import ModelCard
 from facenet.models.catalog import find_card
@@ -178,7 +178,7 @@ def _choose_precision(
             wanted = replace(settings, precision=precision)
             choice = choose_engine(card, wanted, home, installed=installed, ask=ask)
             able[precision] = _verified(card, choice, home, ask)
-        except EngineError as error:
+        except (EngineError, ModelFileError) as error:
             said = str(error).removeprefix(f"{precision} was asked for; ").rstrip(".")
             against.append(f"{precision}: {said}")
     return _fastest(card, able, against, home, clock)
