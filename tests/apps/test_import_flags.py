@@ -20,7 +20,10 @@ from facenet.models.loader import load_model
 CPU = EngineSettings(engine="onnxruntime", device="cpu")
 ORT = ("--engine", "onnxruntime")
 TOLD = ("--name", "own", "--crop", "margin_original", "--standardise", "per_image")
-FORMS = "Known are MTCNN as three files, and SCRFD or RetinaFace as InsightFace exports them"
+FORMS = (
+    "Known are MTCNN as three files, YuNet as OpenCV has it, with 12 outputs, and SCRFD or "
+    "RetinaFace as InsightFace exports them"
+)
 
 
 @pytest.fixture
