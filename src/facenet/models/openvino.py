@@ -118,9 +118,9 @@ class OpenVinoEngine:
             if batch not in self._free:
                 model, self._model = self._model or _read(self._core, self._graph), None
                 shape = () if batch is None else (batch, *next(iter(self._inputs.values()))[1:])
-                compiled = _compile(self._core, model, self._graph, self._settings, shape)
                 self._free[batch] = queue.SimpleQueue()
-                for _ in range(self._settings.streams):
+                for _ in range(self._settings.streams):  # OpenVINO's own hand each run to a thread
+                    compiled = _compile(self._core, model, self._graph, self._settings, shape)
                     self._free[batch].put(compiled.create_infer_request())
         return self._free[batch]
 
@@ -210,8 +210,8 @@ def _compile(
     options: dict[str, Any] = {_HINT: _PRECISIONS[settings.precision]}
     if device == "CPU":
         options |= {
-            "INFERENCE_NUM_THREADS": settings.threads,
-            "NUM_STREAMS": settings.streams,
+            "INFERENCE_NUM_THREADS": settings.threads // settings.streams,
+            "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
     try:
