@@ -19,8 +19,10 @@ from facenet.apps.jobs.albumstate import open_album, shelves
 from facenet.apps.jobs.clustering import Clustering, photos_in
 from facenet.sightings import file_at
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names there are Unicode")
-ODD, EMPTY = os.fsdecode(b"hop\xffper.jpg"), os.fsdecode(b"empty\xfe.png")
+BYTES = sys.platform == "linux"
+"""Whether a name may be any bytes; elsewhere it is Unicode."""
+ODD = os.fsdecode(b"hop\xffper.jpg") if BYTES else "hop\u2603per.jpg"
+EMPTY = os.fsdecode(b"empty\xfe.png") if BYTES else "empty\u2603.png"
 
 
 @pytest.fixture

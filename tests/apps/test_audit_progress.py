@@ -50,7 +50,6 @@ def test_the_faces_that_were_compared_are_told(tmp_path, people, faces, told):
     assert seen == told
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
 def test_a_bar_is_shown_to_a_person_and_to_nobody_else(tmp_path):
     place = filled(tmp_path / "G.db", 9, 30)
     code = "from facenet.apps.cli import main; main()"

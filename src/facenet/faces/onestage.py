@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 import numpy as np
 
-from facenet.errors import EngineError, ModelFileError
+from facenet.errors import EngineError, ModelFileError, SettingsError
 from facenet.faces.boxes import Indices
 from facenet.faces.detect import largest_first
 from facenet.models.engine import Engine
@@ -147,3 +149,23 @@ class Canvas:
         except IndexError:
             memory = np.empty(0, np.uint8)
         return memory if memory.size >= size else np.empty(size, np.uint8)
+
+
+def require_sensible(options: Any, *, least: int) -> None:
+    """Raise SettingsError where options that YuNet and SCRFD both have make no sense.
+
+    least: the smallest min_face_size in pixels.
+    """
+    for name in ("score_threshold", "nms_threshold"):
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            raise SettingsError(f"{name} should be from 0 to 1; got {value}.")
+    if not least <= options.min_face_size < inf:
+        raise SettingsError(
+            f"min_face_size should be a number of pixels, {least} or more; got "
+            f"{options.min_face_size}."
+        )
+    if options.max_faces < 0:
+        raise SettingsError(
+            f"max_faces should be 1 or more, or 0 for all; got {options.max_faces}."
+        )

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import ModelFileError, SettingsError
 from facenet.faces.boxes import non_maximum_suppression
-from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input
+from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input, require_sensible
 from facenet.models.convert.insightface import FORMS, Form
 from facenet.models.engine import Engine
 from facenet.types import Faces, ImageArray
@@ -48,18 +47,7 @@ class ScrfdSettings:
     max_faces: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms_threshold"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise SettingsError(f"{name} should be from 0 to 1; got {value}.")
-        if not 0 <= self.min_face_size < inf:
-            raise SettingsError(
-                f"min_face_size should be a number of pixels, 0 or more; got {self.min_face_size}."
-            )
-        if self.max_faces < 0:
-            raise SettingsError(
-                f"max_faces should be 1 or more, or 0 for all; got {self.max_faces}."
-            )
+        require_sensible(self, least=0)
         if self.sizes is not None and not (self.sizes and all(map(_is_size, self.sizes))):
             raise SettingsError(
                 f"sizes should be pairs of width and height, 32 to {MAX_SIDE} and divisible by 32, "

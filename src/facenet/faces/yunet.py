@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from facenet.errors import ModelFileError, SettingsError
 from facenet.faces.boxes import non_maximum_suppression
-from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input
+from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input, require_sensible
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray
 
@@ -58,22 +58,11 @@ class YunetSettings:
     max_faces: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms_threshold"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise SettingsError(f"{name} should be from 0 to 1; got {value}.")
-        if not 1 <= self.min_face_size < inf:
-            raise SettingsError(
-                f"min_face_size should be a number of pixels, 1 or more; got {self.min_face_size}."
-            )
+        require_sensible(self, least=1)
         if not 0.01 <= self.max_megapixels <= 100:
             raise SettingsError(
                 "max_megapixels should be millions of pixels, 0.01 to 100; got "
                 f"{self.max_megapixels}."
-            )
-        if self.max_faces < 0:
-            raise SettingsError(
-                f"max_faces should be 1 or more, or 0 for all; got {self.max_faces}."
             )
 
 
