@@ -57,6 +57,7 @@ _NAMES = {
     "SeveralFacesError": "errors",
     "StorageError": "errors",
     "Strided": "faces.strided",
+    "TrainingError": "errors",
     "UnknownModelError": "errors",
     "UnknownPersonError": "errors",
     "Verification": "gallery.compare",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
         SettingsError as SettingsError,
         SeveralFacesError as SeveralFacesError,
         StorageError as StorageError,
+        TrainingError as TrainingError,
         UnknownModelError as UnknownModelError,
         UnknownPersonError as UnknownPersonError,
     )

@@ -15,6 +15,7 @@ FacenetError
 │   ├── DownloadError      a source that did not deliver
 │   ├── EngineError        a runtime or device that is missing or failed
 │   └── ContractError      vectors of two different models were mixed
+├── TrainingError          a run that cannot begin, go on or be published
 ├── StorageError           a disk that is full, read-only or in the way
 │   └── GalleryError       a gallery that is missing, in use, of another version or damaged
 │       └── DamagedGalleryError  one whose bytes are not what was written
@@ -84,6 +85,10 @@ class EngineError(ModelError):
 
 class ContractError(ModelError):
     """Vectors of two different models or preprocessings were mixed."""
+
+
+class TrainingError(FacenetError):
+    """A training run that cannot begin, go on or be published."""
 
 
 class StorageError(FacenetError):

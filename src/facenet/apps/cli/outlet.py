@@ -129,6 +129,26 @@ def bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def training_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar with a few words; gives a callback (done, total, words)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, words: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+
+        def show(done: int, total: int, words: str) -> None:
+            told = f"{label}: {words}"
+            progress.update(task, description=told, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
 def fetch_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for downloads; gives a callback (label, bytes done, bytes in all)."""
     if not sys.stderr.isatty():

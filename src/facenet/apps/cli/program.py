@@ -12,15 +12,19 @@ from facenet.apps.cli import (
     bench,
     calibrate,
     challenges,
+    classifier,
     cluster,
     corrections,
     doctor,
     enroll,
     evaluate,
+    export,
     faces,
+    finetune,
     gallery,
     models,
     people,
+    train,
     upkeep,
 )
 
@@ -45,6 +49,9 @@ for verb in (
 app.command()(enroll.enroll)
 app.command()(cluster.cluster)
 app.command()(calibrate.calibrate)
+app.command()(train.train)
+app.command()(finetune.finetune)
+app.command()(export.export)
 for verb in corrections.VERBS + upkeep.VERBS:
     gallery.app.command()(verb)
 app.add_typer(gallery.app, name="gallery")
@@ -61,6 +68,7 @@ evaluate.app.command()(cluster.clusters)
 app.add_typer(evaluate.app, name="evaluate")
 bench.app.command("cluster")(cluster.bench_cluster)
 app.add_typer(bench.app, name="bench")
+app.add_typer(classifier.app, name="classifier")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,91 @@
+"""Training from the command line: a recipe, a run, and a person who may press Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facenet.errors import MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    from facenet.train.loop import Summary
+
+PARTS = ("torch", "safetensors", "yaml")
+RECIPES = Path(__file__).parents[2] / "recipes"
+"""The recipes inside an installed facenet."""
+
+
+def train(
+    recipe: Path | None,
+    changes: Sequence[str],
+    out: Path | None,
+    resume: Path | None,
+    *,
+    note: Callable[[str], None],
+    done: Callable[[int, int, str], None],
+) -> tuple[Summary, Path]:
+    """Begin a run, or go on with one; gives how it ended and its folder.
+
+    Ctrl-C ends it after the step, with a checkpoint; a second one at once. Raises SettingsError for
+    arguments that do not go together, and what `train_embedder` and `resume_training` raise.
+    """
+    runs = training_room("runs")
+    watch_kind = training_room("loop").Watch
+    with stop_after_step() as stopped:
+        watch = watch_kind(note, done, stopped)
+        if resume is not None:
+            if recipe is not None or changes or out is not None:
+                raise SettingsError(
+                    "--resume goes on with a run as it was begun; leave out the recipe, its "
+                    "changes and --out."
+                )
+            return runs.resume_training(resume, watch=watch), resume
+        if recipe is None or out is None:
+            raise SettingsError(
+                "facenet train needs a recipe and --out RUN, or --resume RUN. Recipes lie in "
+                "recipes/; see docs/training.md."
+            )
+        config = training_room("configfile").read_config(found_recipe(recipe), changes)
+        return runs.train_embedder(config, out, watch=watch), out
+
+
+def training_room(module: str) -> Any:
+    """A module of `facenet.train`. Raises MissingExtraError without what training needs."""
+    missing = [part for part in PARTS if find_spec(part) is None]
+    if missing:
+        raise MissingExtraError(
+            f"Training needs {', '.join(missing)}, which are not installed: "
+            "pip install 'facenet[train]'."
+        )
+    return import_module(f"facenet.train.{module}")
+
+
+def found_recipe(recipe: Path) -> Path:
+    """The file itself, or the shipped recipe of that name."""
+    shipped = RECIPES / recipe.with_suffix(".yaml").name
+    return shipped if not recipe.exists() and shipped.is_file() else recipe
+
+
+@contextmanager
+def stop_after_step() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C sets a flag instead of ending the process; a second one ends it as ever."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

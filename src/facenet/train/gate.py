@@ -1,0 +1,403 @@
+"""The gate of fine-tuning: has the new model lost anything that the old one could do?
+
+Both models are judged on the same pairs of people that neither stage of the training saw, and on
+pictures of the learned people that were held back; every difference has the 95 % interval of the
+same draws of people (paired bootstrap). Nothing here knows how the vectors were made.
+
+The rule: a figure fails when the new model is worse by more than the allowed loss and the interval
+of the difference lies wholly below zero. One pair of few that flips is no loss; a loss that shows
+in nearly every draw of people is one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facenet import vectors
+from facenet.data.pairset import PairSet
+from facenet.errors import DataError, TrainingError
+from facenet.evaluate.curves import rate_name
+from facenet.evaluate.folds import Bools, Floats
+from facenet.evaluate.intervals import (
+    REPLICATES,
+    Interval,
+    PairScores,
+    percentiles,
+    replicate,
+    share_interval,
+    subject_weights,
+    wilson,
+)
+from facenet.evaluate.pairreport import PairReport, compare_models, verification_report
+from facenet.evaluate.verification import VerificationSettings, Views
+from facenet.files import written
+from facenet.types import FloatArray, IntArray
+
+GATE = "gate.json"
+"""The outcome, in the folder of a run."""
+RATES = (1e-2, 1e-3)
+"""False-match rates at which true matches are compared, as far as the pairs support them."""
+ALLOWED_LOSS = 0.002
+ROUNDING = 1e-9
+"""Differences are of shares: 0.998 - 1 is no more than a loss of 0.002."""
+CLOSED = "learned people"
+NO_REFERENCE = (
+    "Forgetting on other people was not measured: name a set that both models are to be judged by, "
+    "with --reference FILE.bin or --reference FOLDER:PAIRS."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """One figure of both models.
+
+    set: what it was measured on. figure: "accuracy", "tar@1e-2", "fmr@1e-2" (false matches at the
+    old model's threshold for that rate) or "cosine" (mean similarity of the old and the new vector
+    of a picture; it has no old value). old, new: shares, with 95 % intervals. difference: new less
+    old, with the interval of the same draws. judged: whether the gate looks at it. passed: False
+    where it fails the gate. of: what it was counted over, in words.
+    """
+
+    set: str
+    figure: str
+    old: float | None
+    new: float
+    old_interval: Interval | None
+    new_interval: Interval | None
+    difference: float | None
+    difference_interval: Interval | None
+    judged: bool
+    passed: bool
+    of: str
+
+    def sentence(self) -> str:
+        """The change for a person."""
+        change = "" if self.difference is None else f", a difference of {self.difference:+.4f}"
+        old = "" if self.old is None else f"{self.old:.4f} before, "
+        return f"{self.figure} on {self.set}: {old}{self.new:.4f} now{change}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The outcome: passed when no judged row failed. notes: what was not measured, and why."""
+
+    passed: bool
+    allowed_loss: float
+    rows: tuple[GateRow, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def failed(self) -> tuple[GateRow, ...]:
+        """The rows that keep the model from being published."""
+        return tuple(row for row in self.rows if not row.passed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedPairs:
+    """Pairs that both models decide.
+
+    old, new: unit vectors float32 (pictures, d) of each model. found: bool (pictures,), which could
+    be embedded.
+    """
+
+    name: str
+    pairs: PairSet
+    old: FloatArray
+    new: FloatArray
+    found: Bools
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClosedSet:
+    """Pictures of learned people that were held back.
+
+    label: int64 (m,), who each shows. old, new: bool (m,), whether the nearest class centre of each
+    model is theirs.
+    """
+
+    label: IntArray
+    old: Bools
+    new: Bools
+
+
+def passes(difference: float, interval: Interval | None, allowed_loss: float) -> bool:
+    """The rule of the gate for one figure; without an interval the difference alone decides."""
+    if difference >= -allowed_loss - ROUNDING:
+        return True
+    return interval is not None and interval[1] >= 0
+
+
+def gate(
+    judged: Sequence[JudgedPairs],
+    closed: ClosedSet | None,
+    *,
+    allowed_loss: float = ALLOWED_LOSS,
+    notes: Sequence[str] = (),
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Gate:
+    """Compare two models on sets of pairs and on pictures of learned people.
+
+    allowed_loss: share that a figure may lose, 0 to 1. notes: go into the outcome as they are.
+    replicates, seed: of the bootstrap. Raises DataError for vectors that do not fit the pairs.
+    """
+    rows: list[GateRow] = []
+    told = list(notes)
+    for one in judged:
+        rows += pair_rows(one, allowed_loss, replicates=replicates, seed=seed)
+        told += [f"{one.name}: {note}" for note in one.pairs.notes]
+    if closed is not None:
+        rows.append(closed_row(closed, allowed_loss, replicates=replicates, seed=seed))
+    passed = all(row.passed for row in rows)
+    return Gate(passed, allowed_loss, tuple(rows), tuple(told))
+
+
+# ---- pairs
+
+
+def pair_rows(
+    judged: JudgedPairs, allowed_loss: float, *, replicates: int, seed: int
+) -> list[GateRow]:
+    """Accuracy, TAR at each rate, threshold drift and likeness of the vectors on one set."""
+    shapes = {judged.old.shape, judged.new.shape}
+    if len(shapes) != 1 or len(judged.old) != len(judged.pairs.pictures):
+        raise DataError(
+            f"The gate needs a vector of both models for each of the {len(judged.pairs.pictures)} "
+            f"pictures of {judged.name}; got the shapes {sorted(shapes)}."
+        )
+    how = VerificationSettings("cosine")
+    old, new = (
+        verification_report(
+            judged.pairs, Views(rows, None, judged.found), how, replicates=replicates, seed=seed
+        )
+        for rows in (judged.old, judged.new)
+    )
+    paired = {row["metric"]: row["ci"] for row in compare_models(new, old)}
+    counts = old.values
+    of = f"{counts['pairs']} pairs of {counts['people']} people"
+    rows = [
+        _row(judged.name, name, (old, new), paired.get(name), allowed_loss, of)
+        for name in ("accuracy", *(f"tar@{rate_name(rate)}" for rate in RATES))
+        if name in paired
+    ]
+    rows += _drift(judged, (old, new), replicates=replicates, seed=seed)
+    return [*rows, _likeness(judged)]
+
+
+def _row(
+    name: str,
+    figure: str,
+    reports: tuple[PairReport, PairReport],
+    interval: Sequence[float] | None,
+    allowed_loss: float,
+    of: str,
+) -> GateRow:
+    (old, old_interval), (new, new_interval) = (_figure(r.values, figure) for r in reports)
+    between = None if interval is None else (float(interval[0]), float(interval[1]))
+    return GateRow(
+        name,
+        figure,
+        old,
+        new,
+        old_interval,
+        new_interval,
+        new - old,
+        between,
+        judged=True,
+        passed=passes(new - old, between, allowed_loss),
+        of=of,
+    )
+
+
+def _figure(values: Mapping[str, Any], name: str) -> tuple[float, Interval | None]:
+    """A figure of a verification and its interval."""
+    what, _, rate = name.partition("@")
+    if rate:
+        point = values["tar_at_far"][rate]
+        value, interval = point["tar"], point["ci"]
+    else:
+        value, interval = values[what], values[f"{what}_ci"]
+    return float(value), None if interval is None else (float(interval[0]), float(interval[1]))
+
+
+def _drift(
+    judged: JudgedPairs, reports: tuple[PairReport, PairReport], *, replicates: int, seed: int
+) -> list[GateRow]:
+    """What becomes of a threshold chosen with the old model when the new one is put in its place.
+
+    It is not judged: the new model has a table of its own. It says what happens to who keeps a
+    number.
+    """
+    old, new = reports
+    points = old.values["tar_at_far"]
+    names = [rate_name(rate) for rate in RATES if rate_name(rate) in points]
+    if not names:
+        return []
+    pairs, others = judged.pairs, ~judged.pairs.same
+    accepted = {
+        (name, which): (report.result.similarity >= points[name]["threshold"]) & others
+        for name in names
+        for which, report in (("old", old), ("new", new))
+    }
+    drawn = replicate(
+        _scores(pairs, old.result.similarity),
+        shares={
+            f"{name} {which}": (hits.astype(np.float64), others.astype(np.float64))
+            for (name, which), hits in accepted.items()
+        },
+        replicates=replicates,
+        seed=seed,
+    )
+    people = old.values["people"]
+    return [
+        _drift_row(
+            judged.name,
+            name,
+            (accepted[name, "old"][others], accepted[name, "new"][others]),
+            (drawn[f"{name} old"], drawn[f"{name} new"]),
+            people,
+        )
+        for name in names
+    ]
+
+
+def _drift_row(
+    name: str,
+    rate: str,
+    accepted: tuple[Bools, Bools],
+    drawn: tuple[Floats, Floats],
+    people: int,
+) -> GateRow:
+    """accepted: non-mated pairs (m,) at the old threshold, by the old and the new model."""
+    old, new = (float(hits.mean()) for hits in accepted)
+    intervals = [
+        share_interval(values, share, people)
+        for values, share in zip(drawn, (old, new), strict=True)
+    ]
+    return GateRow(
+        name,
+        f"fmr@{rate}",
+        old,
+        new,
+        intervals[0],
+        intervals[1],
+        new - old,
+        percentiles(drawn[1] - drawn[0]),
+        judged=False,
+        passed=True,
+        of=f"{len(accepted[0])} non-mated pairs at the old threshold for {rate}",
+    )
+
+
+def _likeness(judged: JudgedPairs) -> GateRow:
+    old, new = (vectors.unit(rows[judged.found]) for rows in (judged.old, judged.new))
+    cosines = np.sum(old.astype(np.float64) * new, axis=1)
+    mean = float(cosines.mean()) if len(cosines) else 0.0
+    of = f"{len(cosines)} pictures, their vector now and before"
+    return GateRow(judged.name, "cosine", None, mean, None, None, None, None, False, True, of)
+
+
+def _scores(pairs: PairSet, similarity: Floats) -> PairScores:
+    """Pairs numbered by their people as `verification_report` does, so that draws are the same."""
+    people = pairs.subjects()
+    numbers = np.unique(np.concatenate([people[pairs.a], people[pairs.b]]), return_inverse=True)[1]
+    return PairScores(similarity, pairs.same, numbers[: len(pairs)], numbers[len(pairs) :])
+
+
+# ---- learned people
+
+
+def nearest_centre(
+    learned: FloatArray, labels: IntArray, probes: FloatArray, probe_labels: IntArray
+) -> Bools:
+    """Whether the nearest class centre is the right one: bool (m,).
+
+    learned, probes: vectors (n, d) and (m, d). labels, probe_labels: int64 (n,) and (m,), 0 and up.
+    A centre is the mean of a person's unit vectors; nearest by cosine similarity.
+    """
+    known, rows = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(known), learned.shape[1]), np.float64)
+    np.add.at(sums, rows, vectors.unit(learned).astype(np.float64))
+    best = np.argmax(vectors.similarity_matrix(probes, sums), axis=1)
+    return np.asarray(known[best] == probe_labels)
+
+
+def closed_row(closed: ClosedSet, allowed_loss: float, *, replicates: int, seed: int) -> GateRow:
+    """Accuracy of the nearest centre, before and after; the difference by a bootstrap of people."""
+    total = len(closed.label)
+    people, person = np.unique(closed.label, return_inverse=True)
+    change = np.bincount(person, closed.new.astype(np.float64) - closed.old)
+    weights = subject_weights(len(people), replicates, seed)
+    drawn = (weights @ change) / (weights @ np.bincount(person))
+    right = [int(hits.sum()) for hits in (closed.old, closed.new)]
+    old, new = (count / total for count in right)
+    interval = percentiles(drawn)
+    gained = int(np.sum(closed.new & ~closed.old))
+    lost = int(np.sum(closed.old & ~closed.new))
+    return GateRow(
+        CLOSED,
+        "accuracy",
+        old,
+        new,
+        wilson(right[0], total),
+        wilson(right[1], total),
+        new - old,
+        interval,
+        judged=True,
+        passed=passes(new - old, interval, allowed_loss),
+        of=f"{total} pictures of {len(people)} people, {gained} right only now, {lost} only before",
+    )
+
+
+# ---- the record in a run's folder
+
+
+def write_gate(run: Path, outcome: Gate) -> None:
+    """Keep the outcome as gate.json. Raises StorageError when the disk is full."""
+    with written(run / GATE) as file:
+        file.write(json.dumps(outcome.to_dict(), indent=1).encode())
+
+
+def read_gate(run: Path) -> Gate | None:
+    """The outcome in a run's folder; None where there is none. Raises DataError for a damaged one."""
+    path = run / GATE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        rows = tuple(_row_from(row) for row in values["rows"])
+        notes = tuple(map(str, values["notes"]))
+        return Gate(bool(values["passed"]), float(values["allowed_loss"]), rows, notes)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} should be the outcome of a gate; it is damaged or of something else. Remove it "
+            "and judge again by `facenet finetune --resume`."
+        ) from error
+
+
+def _row_from(row: Mapping[str, Any]) -> GateRow:
+    """A row as `GateRow` has it, intervals as tuples."""
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return GateRow(**plain)
+
+
+def check_gate(run: Path) -> None:
+    """Raise TrainingError when the model of a run failed its gate; a run without one may pass."""
+    outcome = read_gate(run)
+    if outcome is None or outcome.passed:
+        return
+    worst = min(outcome.failed(), key=lambda row: row.difference or 0.0)
+    raise TrainingError(
+        f"The model failed the gate and is not published: {worst.sentence()}, where "
+        f"{outcome.allowed_loss:g} may be lost. Train more gently (see docs/finetuning.md), or "
+        "publish it with --publish-anyway."
+    )

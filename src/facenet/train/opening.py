@@ -1,0 +1,124 @@
+"""From a configuration to what training needs: pictures in batches, sets to judge by, a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from facenet.data.filtering import read_filtered
+from facenet.data.splitting import split_people
+from facenet.data.trainingset import TrainingSet, open_training_set
+from facenet.errors import DataError
+from facenet.train.backbones.backbone import Backbone
+from facenet.train.batch import Batch, Sampling
+from facenet.train.loader import Loader
+from facenet.train.losses.labels import check_labels
+from facenet.train.sampling import Balanced, PeopleTimesImages, Shuffled
+from facenet.train.settings import Config
+from facenet.train.training import new_backbone
+from facenet.train.validation import ValidationSet, held_out, open_validation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What a run works on.
+
+    whole: all pictures, as recorded for a later resume. training: those that are learned.
+    sampling, loader: in which order, and who brings them. validation: sets to judge by. accumulate:
+    batches of one step.
+    """
+
+    whole: TrainingSet
+    training: TrainingSet
+    sampling: Sampling
+    loader: Loader
+    validation: tuple[ValidationSet, ...]
+    accumulate: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimiser in an epoch, at least 1."""
+        return max(1, self.sampling.steps_per_epoch // self.accumulate)
+
+    def steps(self, first: int) -> Iterator[list[Batch]]:
+        """The batches of step `first`, of the next one, and so on without end."""
+        with closing(self.loader.run(first * self.accumulate)) as batches:
+            while True:
+                yield [next(batches) for _ in range(self.accumulate)]
+
+
+def open_material(config: Config) -> Material:
+    """Read the lists of pictures; no picture is decoded yet.
+
+    Raises DataError for sets that cannot be read, for labels that do not fit, and when nobody is
+    left to judge by.
+    """
+    whole = open_training_set(config.data.train, min_images=config.data.min_images)
+    chosen = whole
+    if config.data.keep is not None:
+        chosen = whole.subset(read_filtered(config.data.keep).rows(whole.names))
+    training, judged = _divided(chosen, config)
+    if not training.people:
+        raise DataError(f"{config.data.train} should leave people to learn; it leaves none.")
+    check_labels(training.labels, len(training.people))
+    sampling = _sampling(training, config)
+    loader = Loader(
+        training,
+        sampling,
+        config.preprocess,
+        size=config.preprocess.width,
+        augment=config.augment,
+        seed=config.seed,
+        threads=config.data.threads,
+        cache_mb=config.data.cache_mb,
+    )
+    sets = tuple(open_validation(settings, config.seed) for settings in config.validation)
+    validation = (held_out(judged, config.seed), *sets) if judged is not None else sets
+    return Material(whole, training, sampling, loader, validation, config.loop.accumulate)
+
+
+def _divided(chosen: TrainingSet, config: Config) -> tuple[TrainingSet, TrainingSet | None]:
+    """People to learn, and people to judge by."""
+    if not config.data.hold_out:
+        return chosen, None
+    split = split_people(chosen.labels, config.data.hold_out, config.seed)
+    return chosen.subset(split.train), chosen.subset(split.held)
+
+
+def _sampling(training: TrainingSet, config: Config) -> Sampling:
+    data, batch = config.data, config.loop.batch
+    if data.sampling == "people":
+        own = data.epoch_batches or None
+        return PeopleTimesImages(
+            training.labels, data.people, data.images, config.seed, epoch_size=own
+        )
+    if data.sampling == "balanced":
+        return Balanced(training.labels, batch, config.seed, power=data.power)
+    return Shuffled(len(training.labels), batch, config.seed, epoch_size=data.epoch_batches or None)
+
+
+def open_backbone(config: Config) -> Backbone:
+    """The backbone to begin with: of `start.model`, or random.
+
+    Raises ModelFileError when the weights are those of another network.
+    """
+    backbone = new_backbone(config)
+    if config.start.model is not None:
+        from facenet.train.weights import load_into
+
+        load_into(backbone, config.start.model)
+    return backbone
+
+
+def rows_by_person(labels: np.ndarray[tuple[int], np.dtype[np.int64]], most: int) -> list[int]:
+    """Up to `most` rows of each person, the first ones, in the order of the set."""
+    seen: dict[int, int] = {}
+    rows = []
+    for row, label in enumerate(labels.tolist()):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= most:
+            rows.append(row)
+    return rows

@@ -1,0 +1,72 @@
+"""Runs: begun from a configuration, gone on with after a stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from facenet.train.centres import begin_at_centres
+from facenet.train.loop import Loop, Summary, Watch
+from facenet.train.opening import Material, open_backbone, open_material
+from facenet.train.runfolder import (
+    begin_folder,
+    check_unchanged,
+    facts,
+    open_folder,
+)
+from facenet.train.settings import Config
+from facenet.train.training import Training
+
+SAME = ("torch", "threads", "machine")
+"""Facts without which going on gives other bits."""
+
+
+def train_embedder(
+    config: Config, out: str | os.PathLike[str], *, watch: Watch | None = None
+) -> Summary:
+    """Train as the configuration says, in a new folder.
+
+    out: of the run. watch: who looks on, and may stop it. Raises TrainingError when there is a run
+    in it, DataError for pictures that cannot be used, StorageError when the disk is full.
+    """
+    folder, watch = Path(out), watch or Watch()
+    material = open_material(config)
+    backbone = open_backbone(config)
+    training = Training(config, len(material.training.people), backbone)
+    if config.start.model is not None and config.start.centres == "data":
+        begin_at_centres(training, material.training, watch)
+    begin_folder(folder, config, backbone, material.whole)
+    _tell_skipped(material, watch)
+    return Loop(training, material, folder, watch).run()
+
+
+def resume_training(out: str | os.PathLike[str], *, watch: Watch | None = None) -> Summary:
+    """Go on with a run that was stopped, to the same weights as if it had not been.
+
+    Raises TrainingError when its pictures changed, DataError when there is no run or its
+    checkpoint is damaged.
+    """
+    folder, watch = Path(out), watch or Watch()
+    config, began = open_folder(folder)
+    material = open_material(config)
+    check_unchanged(folder, material.whole)
+    backbone = open_backbone(config)
+    training = Training(config, len(material.training.people), backbone)
+    now = facts(config, backbone, material.whole)
+    changed = [
+        f"{name} {began.get(name)} -> {now[name]}" for name in SAME if began.get(name) != now[name]
+    ]
+    if changed:
+        watch.note(f"The last bits of the weights may differ: {', '.join(changed)}.")
+    return Loop(training, material, folder, watch).run()
+
+
+def _tell_skipped(material: Material, watch: Watch) -> None:
+    """A sentence about pictures that are not used, and where they are listed."""
+    skipped = material.whole.skipped
+    if skipped:
+        first = skipped[0]
+        watch.note(
+            f"{len(skipped)} files or people are not used, the first of them {first.name}: "
+            f"{first.reason}. run.json lists them all."
+        )
