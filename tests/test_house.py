@@ -65,7 +65,7 @@ def test_files_are_short() -> None:
     assert {name: count for name, count in lines.items() if count > MAX_FILE} == {}
 
 
-MANY_OPTIONS = {"recognizer.py:__init__": 8}
+MANY_OPTIONS = {"recognizer.py:__init__": 8, "pytorch.py:__init__": 10}
 """The front door: each is an option of its own that users write by name."""
 
 

@@ -128,6 +128,9 @@ def test_every_job_does_what_it_counts(ours, tmp_path):
     for together in (False, True):
         job, _ = ours.open({"job": "detect", "frames": str(pictures), "together": together})
         assert job(None) == {"items": 7, "faces": 7}
+    task = {"job": "detect", "frames": str(pictures), "together": False, "arithmetic": "bf16"}
+    job, facts = ours.open(task)
+    assert (job(None), facts) == ({"items": 7, "faces": 7}, {"recall": 1.0, "expected": 7})
     job, facts = ours.open({"job": "strided", "frames": str(pictures), "stride": 4})
     assert (job(None), facts) == ({"items": 7, "faces": 7}, {"recall": 1.0, "expected": 7})
 

@@ -5,7 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from facenet.faces.boxes import non_maximum_suppression, overlap, regressed, squared
+from facenet.faces.boxes import (
+    non_maximum_suppression,
+    overlap,
+    regressed,
+    squared,
+    suppression_by_group,
+)
 
 
 def random_boxes(count, *, seed, side=100, whole=False, dtype=np.float32):
@@ -65,6 +71,20 @@ def test_suppression_is_the_greedy_rule(suppression, pixel, smaller, ties_last, 
         for threshold in (0.1, 0.5, 0.7):
             got = suppression(boxes, scores, threshold, **options)
             assert got.tolist() == naive_suppression(boxes, scores, threshold, **options)
+
+
+def test_groups_do_not_suppress_one_another():
+    options = {"pixel": 1.0, "smaller": True, "ties_last": True}
+    boxes, scores = random_boxes(60, seed=1), np.random.RandomState(1).rand(60)
+    groups = np.repeat([2, 3, 7], [1, 20, 39])
+    expected = [
+        row + start
+        for start, end in ((0, 1), (1, 21), (21, 60))
+        for row in naive_suppression(boxes[start:end], scores[start:end], 0.5, **options)
+    ]
+    assert suppression_by_group(boxes, scores, groups, 0.5, **options).tolist() == expected
+    none = suppression_by_group(boxes[:0], scores[:0], groups[:0], 0.5)
+    assert none.shape == (0,) and none.dtype == np.intp
 
 
 def test_suppression_of_nothing_is_nothing(suppression):

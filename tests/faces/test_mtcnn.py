@@ -8,7 +8,7 @@ from naive_mtcnn import toy_nets
 
 from facenet.errors import SettingsError
 from facenet.faces.boxes import overlap
-from facenet.faces.mtcnn import EXACTNESS, PIXELS, Mtcnn, MtcnnSettings
+from facenet.faces.mtcnn import EXACTNESS, LEVELS, PIXELS, Mtcnn, MtcnnSettings
 from facenet.faces.networks import CHUNKS
 from facenet.images import load_image
 from facenet.models.engine import EngineSettings
@@ -49,6 +49,30 @@ def test_the_cascade_is_the_plain_one(mode, seed, steps):
     assert_same(found, naive_detect(image, toy_nets(steps), settings=settings))
     # Every stage threw out some boxes, and some crops lay over the border.
     assert nets["rnet"].shapes[0][0] > nets["onet"].shapes[0][0] > len(found)
+
+
+@MODES
+def test_pictures_of_one_size_go_through_together_and_are_each_the_plain_one(mode):
+    """Also the offsets of a picture's only cell, which facenet reads from the wrong column."""
+    settings = MtcnnSettings(exactness=mode, thresholds=(0.9, 0.3, 0.3), min_face_size=24)
+    images = [blotches(71, 97, seed=seed) for seed in range(5)]
+    images[2:2] = [blotches(40, 44, seed=7), blotches(71, 90, seed=8)]
+    nets = toy_nets()
+    found = Mtcnn(nets, settings).detect(images)
+    assert [shape[0] for shape in nets["pnet"].shapes].count(5) == 4
+    assert sum(map(len, found)) > 5
+    for image, faces in zip(images, found, strict=True):
+        assert_same(faces, naive_detect(image, toy_nets(), settings=settings))
+
+
+def test_levels_that_go_through_together_have_a_bounded_number_of_pixels():
+    nets = canned_nets(lambda height, width: [])
+    images = [np.zeros((800, 1000, 3), np.uint8)] * 5
+    Mtcnn(nets, MtcnnSettings(min_face_size=24, factor=0.5)).detect(images)
+    shapes = nets["pnet"].shapes
+    assert [shape[0] for shape in shapes] == [1] * 5 + [5] * (len(shapes) - 5)
+    assert 200_000 < shapes[0][1] * shapes[0][2] < LEVELS
+    assert LEVELS - 20_000 < 5 * shapes[5][1] * shapes[5][2] < LEVELS
 
 
 @MODES
@@ -102,11 +126,11 @@ class Canned:
         if self.cells is None:
             return {k: np.repeat(np.float32([v]), count, axis=0) for k, v in self.answer.items()}
         rows, columns = (-(-(side - 2) // 2) - 4 for side in (height, width))
-        score = np.zeros((1, rows, columns), np.float32)
-        offset = np.zeros((1, 4, rows, columns), np.float32)
+        score = np.zeros((count, rows, columns), np.float32)
+        offset = np.zeros((count, 4, rows, columns), np.float32)
         for row, column, value, *moves in self.cells(height, width):
-            score[0, row, column] = value
-            offset[0, :, row, column] = moves
+            score[:, row, column] = value
+            offset[:, :, row, column] = moves
         return {"score": score, "offset": offset}
 
 

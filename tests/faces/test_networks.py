@@ -57,39 +57,53 @@ def real(session_home):
 @pytest.mark.parametrize("nets", ["toy", "real"])
 def test_a_cell_asked_alone_answers_as_in_its_level(size, nets, real):
     engines = toy_nets() if nets == "toy" else real
-    level = AreaSampler(picture(80, 100, seed=1)).level(*size)
-    whole = engines["pnet"].run({"image": level[None]})
-    rows, columns = (axis.ravel() for axis in np.indices(whole["score"].shape[1:]))
-    order = np.random.RandomState(0).permutation(len(rows))
-    rows, columns = rows[order], columns[order]
+    levels = np.stack([AreaSampler(picture(80, 100, seed=seed)).level(*size) for seed in (1, 2)])
+    whole = engines["pnet"].run({"image": levels})
+    cells = np.stack([axis.ravel() for axis in np.indices(whole["score"].shape)])
+    cells = cells[:, np.random.RandomState(0).permutation(cells.shape[1])]
     networks = Networks(engines)
-    scores, offsets = networks.look(networks.cut(level, rows, columns))
-    np.testing.assert_allclose(scores, whole["score"][0][rows, columns], atol=2e-6)
-    np.testing.assert_allclose(offsets, whole["offset"][0][:, rows, columns].T, atol=2e-6)
+    for numbers, rows, columns in (cells, cells[:, cells[0] == 1]):
+        scores, offsets = networks.look(networks.cut(levels, (numbers, rows, columns)))
+        np.testing.assert_allclose(scores, whole["score"][numbers, rows, columns], atol=2e-6)
+        np.testing.assert_allclose(offsets, whole["offset"][numbers, :, rows, columns], atol=2e-6)
 
 
-def cells_of(networks, level, by_column):
-    """Rows, columns, scores and offsets of the cells that reach 0.6, and the level's width."""
-    asked = networks.pick(level, networks.scan(level), 0.6, by_column=by_column)
+def cells_of(networks, levels, by_column):
+    """Numbers, rows, columns, scores and offsets of the cells that reach 0.6, and the width of a
+    level."""
+    asked = networks.pick(levels, networks.scan(levels), 0.6, by_column=by_column)
     scores, offsets = networks.look(asked)
-    keep = scores >= 0.6
-    return asked.rows[keep], asked.columns[keep], scores[keep], offsets[keep], asked.width
+    cells = asked.levels, asked.rows, asked.columns, scores, offsets
+    return *(values[scores >= 0.6] for values in cells), asked.width
 
 
 @pytest.mark.parametrize("size", [(61, 81), (60, 81), (15, 99), (99, 15)])
 @pytest.mark.parametrize("by_column", [False, True])
 def test_cells_of_a_level_are_the_exact_ones(by_column, size):
-    level = AreaSampler(picture(80, 100, seed=2)).level(*size)
-    expected = cells_of(Networks(toy_nets()), level, by_column)
+    seeds = (2, 3, 4)
+    levels = np.stack([AreaSampler(picture(80, 100, seed=seed)).level(*size) for seed in seeds])
+    expected = cells_of(Networks(toy_nets()), levels, by_column)
     nets = toy_nets()
     quick = quick_nets(nets)
-    found = cells_of(twice(nets, quick), level, by_column)
-    assert len(expected[0]) > 5
-    assert quick["pnet"].runs == [1]
-    assert np.array_equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
-    np.testing.assert_allclose(found[2], expected[2], atol=2e-6)
+    found = cells_of(twice(nets, quick), levels, by_column)
+    assert len(expected[0]) > 15 and set(expected[0]) == {0, 1, 2}
+    assert quick["pnet"].runs == [3]
+    for mine, theirs in zip(found[:3], expected[:3], strict=True):
+        assert np.array_equal(mine, theirs)
     np.testing.assert_allclose(found[3], expected[3], atol=2e-6)
-    assert found[4] == expected[4]
+    np.testing.assert_allclose(found[4], expected[4], atol=2e-6)
+    assert found[5] == expected[5]
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_cells_of_levels_together_are_those_of_each(by_column):
+    levels = np.stack([AreaSampler(picture(80, 100, seed=s)).level(61, 81) for s in (2, 3, 4)])
+    networks = Networks(toy_nets())
+    together = cells_of(networks, levels, by_column)
+    alone = [cells_of(networks, level[None], by_column) for level in levels]
+    for axis in range(1, 5):
+        assert np.array_equal(together[axis], np.concatenate([cells[axis] for cells in alone]))
+    assert np.array_equal(together[0], np.repeat([0, 1, 2], [len(cells[0]) for cells in alone]))
 
 
 def test_crops_above_the_threshold_are_never_passed_over():
@@ -121,7 +135,7 @@ def test_crops_are_judged_in_filled_chunks():
 
 def test_a_quick_engine_off_by_more_than_the_margin_would_be_noticed():
     """The other tests can fail: with a useless quick engine, cells are lost."""
-    level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)
+    level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)[None]
     expected = cells_of(Networks(toy_nets()), level, False)
     nets = toy_nets()
     found = cells_of(twice(nets, quick_nets(nets, noise=0.5)), level, False)
@@ -158,15 +172,18 @@ def test_a_quick_engine_has_to_be_quicker():
     now = [0.0]
 
     class Timed:
+        inputs = {"picture": (1, 3, None, None)}
+
         def __init__(self, *seconds):
             self.seconds = list(seconds)
 
         def run(self, feeds):
+            assert feeds["picture"].shape == (1, 3, 64, 64)
             now[0] += self.seconds.pop(0)
             return {}
 
     def quicker(quick, exact):
-        return is_quicker(Timed(9, *quick), Timed(9, *exact), clock=lambda: now[0])
+        return is_quicker(Timed(9, *quick), Timed(9, *exact), side=64, clock=lambda: now[0])
 
     assert quicker([1, 5, 1], [2, 2, 9])  # the first run and single slow ones do not count
     assert not quicker([2, 2, 2], [2.2, 2.2, 2.2])

@@ -370,6 +370,7 @@ def test_boxes_may_reach_beyond_the_picture_but_not_lie_beside_it():
         {"max_megapixels": 1e9},
         {"max_megapixels": float("nan")},
         {"max_faces": -1},
+        {"arithmetic": "int8"},
     ],
 )
 def test_settings_out_of_range_are_told(options):

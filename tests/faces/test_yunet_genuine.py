@@ -7,8 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 
+from facenet.errors import EngineError
 from facenet.faces.boxes import overlap
 from facenet.faces.yunet import Yunet, YunetSettings
 from facenet.models.engine import EngineSettings, open_engine
@@ -66,6 +68,34 @@ def test_the_boxes_are_opencvs(data, file, engine):
             np.testing.assert_allclose(found.landmarks, landmarks[other], atol=0.05)
             compared += len(boxes)
     assert compared > 30
+
+
+def test_bfloat16_finds_the_same_faces(data):
+    """Scores move by 0.02 at most, so that faces within that of the threshold may come or go; a
+    box may be that of a neighbouring cell (scripts/yunet.py --precision bf16 prints all)."""
+    settings = EngineSettings(engine="openvino", device="cpu", precision="bf16")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(EngineError, match="no bfloat16"):
+            open_engine(data / "models" / FILES[0], settings)
+        return
+    quick = Yunet(open_engine(data / "models" / FILES[0], settings))
+    exact = opened(data, score_threshold=0.66)
+    lfw = sorted((data / "lfw/images").glob("*/*.jpg"))[:: 13233 // 30]
+    images = [read(path) for path in lfw] + [frame for _, frame in frames(data, 15)]
+    shares, seen = [], 0
+    for found, wanted in zip(quick.detect(images), exact.detect(images), strict=True):
+        same = overlap(found.boxes, wanted.boxes)
+        sure = wanted.detection_score > 0.72
+        assert np.all(same.max(axis=0, initial=0)[sure] > 0.5) and len(found) <= len(wanted)
+        if len(found):
+            other, best = same.argmax(axis=1), same.max(axis=1)
+            assert best.min() > 0.5
+            shares += best.tolist()
+            gap = found.detection_score - wanted.detection_score[other]
+            assert np.abs(gap).max() < 0.02
+            seen += len(found)
+    assert seen > 60
+    assert np.mean(np.array(shares) > 0.9) > 0.97 and np.median(shares) > 0.98
 
 
 def test_it_finds_what_mtcnn_finds(data):

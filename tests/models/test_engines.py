@@ -270,8 +270,40 @@ def test_batches_that_come_often_have_a_graph_of_their_own_and_the_same_answers(
         images = noise(count, 3, 16, 16, seed=count)
         np.testing.assert_allclose(run(quick, images), run(plain, images), atol=1e-6)
     if engine_name == "openvino":
-        assert set(quick._free) == ({1, 4, None} if free else {None})
-        assert set(plain._free) == {None}
+        own = {(count, 3, 16, 16) for count in sizes} if free else set()
+        assert set(quick._free) == {*own, ()}
+        assert set(plain._free) == {()}
+
+
+def test_shapes_that_come_again_and_again_get_a_graph_of_their_own(engine_name):
+    """The last few of them; the answers are those of the graph for any shape."""
+    data = convolved().SerializeToString()
+    plain = open_engine(data, settings(engine_name))
+    engine = open_engine(data, settings(engine_name), steady=True)
+    came = []
+    for count in [1, 2] * vino.OFTEN + [3] * (vino.OFTEN - 1):
+        images = noise(count, 3, 16, 16, seed=count)
+        np.testing.assert_allclose(run(engine, images), run(plain, images), atol=1e-6)
+        came.append(set(getattr(engine, "_free", ())))
+    if engine_name == "openvino":
+        assert came[2 * vino.OFTEN - 3] == {()}
+        assert came[-1] == {(), (1, 3, 16, 16), (2, 3, 16, 16)}
+        for count in range(3, 4 + vino.OWN):
+            for _ in range(vino.OFTEN):
+                run(engine, noise(count, 3, 16, 16))
+        last = range(4, 4 + vino.OWN)
+        assert set(engine._free) == {(), *((count, 3, 16, 16) for count in last)}
+
+
+def test_a_large_shape_gets_no_graph_of_its_own_and_few_are_remembered():
+    often = vino._Often()
+    side = 2048
+    assert [often.comes((1, 3, side, side)) for _ in range(20)] == [False] * 20
+    wanted = (1, 3, side, side // 2)
+    assert [often.comes(wanted) for _ in range(vino.OFTEN)] == [False] * (vino.OFTEN - 1) + [True]
+    for width in range(vino.REMEMBERED):
+        often.comes((1, 3, 7, width))
+    assert not often.comes(wanted)
 
 
 def test_four_threads_get_what_one_gets_of_batches_of_their_own(engine_name):
@@ -345,7 +377,7 @@ from facenet.models.engine import EngineSettings, golden_input, open_engine
 held = EngineSettings(engine="openvino", device="cpu", instructions="avx2")
 engine = open_engine(Path({str(WEIGHTS / "mobilefacenet.onnx")!r}), held)
 answer = engine.run({{"image": golden_input((1, 3, 112, 112))}})["embedding"]
-graph = engine._free[None].get().get_compiled_model().get_runtime_model()
+graph = engine._free[()].get().get_compiled_model().get_runtime_model()
 kinds = {{operation.get_rt_info()["primitiveType"].value for operation in graph.get_ops()}}
 print(" ".join(sorted(kinds)))
 print(*answer.ravel()[:3])

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import openvino
 import pytest
 from detector_graphs import convolving
 from onnx import helper
@@ -13,9 +14,9 @@ from web import Web
 from yunet_graphs import PARTS, STRIDES, looking
 
 import facenet
-from facenet.errors import ModelFileError
-from facenet.faces.detectors import YUNET, detector_settings, family_of
-from facenet.faces.yunet import Yunet
+from facenet.errors import EngineError, ModelFileError
+from facenet.faces.detectors import YUNET, detector_settings, family_of, open_detector
+from facenet.faces.yunet import Yunet, YunetSettings
 from facenet.models.card import Source, card_from_dict
 from facenet.models.catalog import find_card, published
 from facenet.models.convert.yunet import fits_yunet, is_yunet
@@ -133,6 +134,31 @@ def test_a_yunet_of_ones_own_is_recognised_and_detects(home, tmp_path, photo, op
     one = facenet.YunetSettings(max_faces=1)
     found = facenet.detect(photo, detector="small", detection=one, engine="onnxruntime")
     assert len(found) == 1
+
+
+def test_its_arithmetic_is_the_one_asked_for(home, tmp_path, photo):
+    (tmp_path / "small.onnx").write_bytes(looking(seed=4))
+    assert run("models", "import", tmp_path / "small.onnx").code == 0
+    capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    running = EngineSettings(engine="openvino", device="cpu")
+
+    def found(arithmetic, running=running):
+        settings = YunetSettings(arithmetic=arithmetic)
+        return open_detector("small", running, options=settings).detect(
+            [facenet.load_image(photo)]
+        )[0]
+
+    exact = found("fp32")
+    held = EngineSettings(engine="onnxruntime", device="cpu")
+    assert found("auto", held) == found("fp32", held)
+    with pytest.raises(EngineError, match="bf16"):
+        found("bf16", held)
+    if capable:
+        quick = found("bf16")
+        assert len(quick) > 0 and quick != exact
+        assert found("auto") in (exact, quick)
+    else:
+        assert found("auto") == exact
 
 
 def test_a_large_fixed_one_keeps_its_family(home, tmp_path):

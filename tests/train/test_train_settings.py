@@ -113,6 +113,7 @@ def test_what_does_not_exist_is_refused_in_one_sentence(tmp_path, changes, said)
         (b"- 1\n- 2\n", "should hold sections such as data, backbone and loss; it holds list"),
         (b"a: &x [1]\nb: *x\n", r"uses a YAML alias \(\*\)"),
         (b"a: !!python/object/apply:os.system [ls]\n", "should be YAML"),
+        (b"a: " + b"[" * 50_000, "at most 20 levels"),
         (b"\xff\xfe", "Cannot read the configuration"),
         (b"x" * 1_000_001, "at most 1 MB"),
     ],

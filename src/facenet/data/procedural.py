@@ -42,16 +42,17 @@ def drawn_person(number: int, seed: int = 0) -> DrawnPerson:
 
 def draw_picture(person: DrawnPerson, *, size: int, random: np.random.Generator) -> ImageArray:
     """One picture of a person: uint8 (size, size, 3) RGB, different each time."""
-    canvas = _face(person, size * _SCALE)
-    canvas = cv2.warpAffine(
-        canvas, _pose(size * _SCALE, random), canvas.shape[:2], borderMode=cv2.BORDER_REPLICATE
+    large = size * _SCALE
+    pose = _pose(large, random)
+    turned = cv2.warpAffine(
+        _face(person, large), pose, (large, large), borderMode=cv2.BORDER_REPLICATE
     )
-    small = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small = np.asarray(cv2.resize(turned, (size, size), interpolation=cv2.INTER_AREA), np.float64)
     small = small * _light(size, random)
     if (blur := random.uniform(0, 1.2)) > 0.3:
-        small = cv2.GaussianBlur(small, (0, 0), blur * size / 56)
-    small += random.normal(0, random.uniform(0, 8), small.shape)
-    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
+        small = np.asarray(cv2.GaussianBlur(small, (0, 0), blur * size / 56), np.float64)
+    small = small + random.normal(0, random.uniform(0, 8), small.shape)
+    return np.asarray(np.clip(np.rint(small), 0, 255), np.uint8)
 
 
 def write_drawn_people(
@@ -98,7 +99,7 @@ def _face(person: DrawnPerson, side: int) -> ImageArray:
     lips = skin * np.array([0.85, 0.5, 0.5])
     _ellipse(canvas, mouth, ((6 + 9 * part[19]) * unit, 2.5 * unit), lips)
     soft = cv2.resize(person.texture, (side, side), interpolation=cv2.INTER_CUBIC)
-    return np.clip(canvas + 14 * soft, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(canvas + 14 * np.asarray(soft, np.float64), 0, 255), np.uint8)
 
 
 def _ellipse(
@@ -116,9 +117,9 @@ def _ellipse(
 def _pose(side: int, random: np.random.Generator) -> Floats:
     """A small turn, scale and shift about the middle: float64 (2, 3)."""
     turn, scale = random.normal(0, 4), random.uniform(0.93, 1.07)
-    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), turn, scale)
+    matrix = np.array(cv2.getRotationMatrix2D((side / 2, side / 2), turn, scale), np.float64)
     matrix[:, 2] += random.normal(0, 0.02 * side, 2)
-    return np.asarray(matrix, np.float64)
+    return matrix
 
 
 def _light(size: int, random: np.random.Generator) -> Floats:

@@ -62,14 +62,14 @@ def split_images(labels: IntArray, ratio: float, seed: int, min_images: int = 1)
 def split_people(labels: IntArray, ratio: float, seed: int, min_images: int = 2) -> Split:
     """Hold out a share of the people, drawn at random, with all their pictures.
 
-    labels: int64 (n,), 0 and up. ratio: above 0, below 1. Of p people, round(p * (1 - ratio)) are
-    learnt. min_images: whoever has fewer pictures is always learnt, for nothing could be judged by
-    them; fewer people are held out then, if need be. Nobody is dropped. Raises SettingsError for
+    labels: int64 (n,), 0 and up. ratio: above 0, below 1. Of p people, p * (1 - ratio), rounded,
+    are learnt. min_images: whoever has fewer pictures is always learnt, for nothing could be judged
+    by them; fewer people are held out then, if need be. Nobody is dropped. Raises SettingsError for
     numbers that cannot be, DataError when fewer than two people are held out, or nobody is learnt.
     """
     counts = _checked(labels, ratio, seed, min_images)
     people = np.flatnonzero(counts)
-    wanted = len(people) - round(_exact(len(people), ratio))
+    wanted = len(people) - math.floor(_exact(len(people), ratio) + 0.5)
     able = np.flatnonzero(counts >= min_images)
     chosen = np.random.default_rng(seed).permutation(able)[:wanted]
     if len(chosen) < 2 or len(chosen) == len(people):

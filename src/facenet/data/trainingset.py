@@ -26,7 +26,6 @@ from facenet.types import IntArray
 
 RECORD_FILE = "train.rec"
 """The record file that a folder of InsightFace holds."""
-_BLOCK = 4096
 
 
 class _Pictures(Protocol):
@@ -126,18 +125,22 @@ class TrainingSet:
     def digest(self) -> str:
         """SHA-256, in hex, over the name, label and size in bytes of every picture, in order."""
         if "digest" not in self._told:
-            self._told["digest"] = self._digest(np.arange(len(self)), with_labels=True)
+            sha = hashlib.sha256()
+            columns = (self.names, self.labels.tolist(), self.sizes.tolist())
+            for name, label, size in zip(*columns, strict=True):
+                sha.update(os.fsencode(f"{name}\t{label}\t{size}\n"))
+            self._told["digest"] = sha.hexdigest()
         return str(self._told["digest"])
 
     def manifest(self) -> dict[str, Any]:
         """What the set is, as plain data for JSON: name, digest, number of pictures, and for each
-        person how many pictures and the first 16 digits of the SHA-256 over their names and sizes.
+        person how many pictures, and 16 digits of the SHA-256 over their names and sizes, sorted.
         """
         if "people" not in self._told:
             order = np.argsort(self.labels, kind="stable")
             ends = np.cumsum(np.bincount(self.labels))[:-1]
             self._told["people"] = {
-                person: [len(rows), self._digest(rows, with_labels=False)[:16]]
+                person: [len(rows), self._digest_of_person(rows)]
                 for person, rows in zip(self.people, np.split(order, ends), strict=True)
             }
         return {
@@ -147,18 +150,12 @@ class TrainingSet:
             "people": self._told["people"],
         }
 
-    def _digest(self, rows: IntArray, *, with_labels: bool) -> str:
-        sha = hashlib.sha256()
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            labels = self.labels[block].tolist() if with_labels else [0] * len(block)
-            names = Names(self._pictures, self._places[block])
-            lines = (
-                f"{name}\t{label}\t{size}\n"
-                for name, label, size in zip(names, labels, self.sizes[block].tolist(), strict=True)
-            )
-            sha.update(os.fsencode("".join(lines)))
-        return sha.hexdigest()
+    def _digest_of_person(self, rows: IntArray) -> str:
+        names = Names(self._pictures, self._places[rows])
+        lines = sorted(
+            f"{name}\t{size}\n" for name, size in zip(names, self.sizes[rows].tolist(), strict=True)
+        )
+        return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()[:16]
 
 
 def open_training_set(
@@ -204,17 +201,17 @@ def manifest_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str |
     )
     other = [p for p in before if p in after and list(before[p]) != list(after[p])]
     counted = [
-        f"{person} ({after[person][0]} pictures instead of {before[person][0]})"
+        f"{person}: {after[person][0]} instead of {before[person][0]}"
         if after[person][0] != before[person][0]
-        else f"{person} (as many, but others)"
+        else f"{person}: as many, but others"
         for person in other
     ]
     parts = [
-        f"{len(names)} {words}: {listed(shown)}"
+        f"{words}: {len(names)} ({listed(shown)})"
         for names, shown, words in (
-            (gone, gone, "people are gone"),
-            (fresh, fresh, "people are new"),
-            (other, counted, "people have other pictures"),
+            (gone, gone, "people gone"),
+            (fresh, fresh, "people added"),
+            (other, counted, "people with other pictures"),
         )
         if names
     ]
@@ -228,13 +225,14 @@ def manifest_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str |
 def _people_of(manifest: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
     """Count and digest of each person."""
     people = manifest.get("people") if isinstance(manifest, Mapping) else None
-    whole = isinstance(people, Mapping) and {"name", "digest", "pictures"} <= set(manifest)
-    if not whole or not all(isinstance(v, list | tuple) and len(v) == 2 for v in people.values()):
+    fine = isinstance(people, Mapping) and {"name", "digest", "pictures"} <= set(manifest)
+    told = people.values() if isinstance(people, Mapping) else ()
+    if not fine or not all(isinstance(v, list | tuple) and len(v) == 2 for v in told):
         raise DataError(
             "The manifest of a training set should have name, digest, pictures and people, with a "
             "count and a digest each; this one does not. It is damaged, or of something else."
         )
-    return people
+    return dict(people or {})
 
 
 # ---- class folders

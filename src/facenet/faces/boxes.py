@@ -5,6 +5,8 @@ Everything is computed in the precision of the boxes, float32 or float64.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,6 +55,35 @@ def non_maximum_suppression(
         keep.append(best)
         order = order[~_beaten(boxes, best, order, threshold, pixel, smaller).any(axis=0)]
     return np.concatenate([np.zeros(0, np.intp), *keep])
+
+
+def suppression_by_group(
+    boxes: RealArray,
+    scores: RealArray,
+    groups: Indices,
+    threshold: float,
+    *,
+    pixel: float = 0.0,
+    smaller: bool = False,
+    ties_last: bool = False,
+) -> Indices:
+    """`non_maximum_suppression` of each group by itself: rows to keep, group after group.
+
+    groups: the group of each box, rising: int64 (n,).
+    """
+    edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
+    kept = [np.zeros(0, np.intp)]
+    for start, end in pairwise(edges):
+        part = non_maximum_suppression(
+            boxes[start:end],
+            scores[start:end],
+            threshold,
+            pixel=pixel,
+            smaller=smaller,
+            ties_last=ties_last,
+        )
+        kept.append(part + start)
+    return np.concatenate(kept)
 
 
 def _beaten(

@@ -18,6 +18,9 @@ from facenet.models.catalog import find_card
 from facenet.models.engine import Engine, EngineSettings
 from facenet.models.loader import Model, load_model
 
+TRIED = 640
+"""Side of the picture that YuNet is compared with in two arithmetics."""
+
 DetectorSettings: TypeAlias = MtcnnSettings | ScrfdSettings | YunetSettings
 """Options of a detector."""
 
@@ -55,17 +58,29 @@ def _mtcnn(name: str, running: EngineSettings, options: MtcnnSettings) -> Mtcnn:
     return Mtcnn(exact, options, quick=quick, threads=running.threads)
 
 
+def _yunet(name: str, running: EngineSettings, options: YunetSettings) -> Yunet:
+    """YuNet in the arithmetic that is asked for; "auto" is bfloat16 where it is quicker."""
+    if options.arithmetic == "fp32":
+        return Yunet(_load(name, running).engine, options)
+    try:
+        quick = _load(name, replace(running, precision="bf16")).engine
+    except EngineError:  # this processor or runtime has none, or computes wrong in it
+        if options.arithmetic == "bf16":
+            raise
+        return Yunet(_load(name, running).engine, options)
+    if options.arithmetic == "auto":
+        exact = _load(name, running).engine
+        quick = quick if is_quicker(quick, exact, side=TRIED) else exact
+    return Yunet(quick, options)
+
+
 MTCNN = Family("MTCNN", MtcnnSettings, _mtcnn)
 SCRFD = Family(
     "SCRFD",
     ScrfdSettings,
     lambda name, running, options: Scrfd(_load(name, running).engine, options),
 )
-YUNET = Family(
-    "YuNet",
-    YunetSettings,
-    lambda name, running, options: Yunet(_load(name, running).engine, options),
-)
+YUNET = Family("YuNet", YunetSettings, _yunet)
 FAMILIES = {"mtcnn": MTCNN, "scrfd": SCRFD, "yunet": YUNET}
 """Name on a card -> family."""
 

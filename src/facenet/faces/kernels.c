@@ -1,7 +1,7 @@
-/* Work on pixels and boxes that takes many small steps: area means and suppression.
+/* Work on pixels and boxes that takes many small steps: area means, crops and suppression.
 
-   `kernels.py` calls these without the lock of Python; `resample.py` and `boxes.py` say what they
-   compute, and do the same in NumPy where they could not be built. Built without contraction
+   `kernels.py` calls these without the lock of Python; `resample.py`, `bilinear.py` and `boxes.py`
+   say what they compute, and do the same in NumPy where they could not be built. Built without contraction
    (-ffp-contract=off), so that both round alike. */
 
 #include <stdint.h>
@@ -97,6 +97,68 @@ int facenet_crops(const uint8_t *image, int64_t width, const int64_t *windows, i
         if (area(part, 3 * width, windows[3], windows[2], side, side, out)) return 1;
     }
     return 0;
+}
+
+enum { BITS = 22 }; /* of a weight behind the point */
+
+static uint8_t rounded(int32_t sum) {
+    int32_t value = (sum + (1 << (BITS - 1))) >> BITS;
+    return value > 255 ? 255 : (uint8_t)value;
+}
+
+/* A row of pixels at another width: pixel j is the sum of `taps` pixels from first[j] on, weighted.
+   Weights behind the last pixel are zero, and what is read there is not used. */
+FAST static void across(const uint8_t *row, const int32_t *first, const int32_t *weights,
+                        int64_t taps, int64_t columns, uint8_t *out) {
+    typedef int32_t Four __attribute__((vector_size(16)));
+    typedef uint8_t Pixel __attribute__((vector_size(4)));
+    for (int64_t j = 0; j < columns; j++, weights += taps, out += 3) {
+        Four total = {0, 0, 0, 0};
+        for (int64_t t = 0; t < taps; t++) {
+            Pixel pixel;
+            memcpy(&pixel, row + 3 * (first[j] + t), sizeof pixel);
+            total += __builtin_convertvector(pixel, Four) * weights[t];
+        }
+        for (int64_t c = 0; c < 3; c++) out[c] = rounded(total[c]);
+    }
+}
+
+/* Rows of `length` bytes at another height, alike. */
+FAST static void down(const uint8_t *rows, int64_t height, int64_t length, const int32_t *first,
+                      const int32_t *weights, int64_t taps, int64_t count, int32_t *sums,
+                      uint8_t *out) {
+    for (int64_t i = 0; i < count; i++, weights += taps, out += length) {
+        memset(sums, 0, length * sizeof *sums);
+        for (int64_t t = 0; t < taps && first[i] + t < height; t++) {
+            const uint8_t *row = rows + (first[i] + t) * length;
+            for (int64_t k = 0; k < length; k++) sums[k] += weights[t] * row[k];
+        }
+        for (int64_t k = 0; k < length; k++) out[k] = rounded(sums[k]);
+    }
+}
+
+/* Pillow's resize of uint8 (height, width, 3), whose rows are `stride` bytes apart, first the
+   columns, then the rows. Of each axis: `count` cells, the first pixel of each, int32 (count), and
+   weights, int32 (count, taps). Returns 0, or 1 without memory. */
+int facenet_bilinear(const uint8_t *image, int64_t stride, int64_t height, int64_t width,
+                     const int32_t *left, const int32_t *across_weights, int64_t across_taps,
+                     int64_t columns, const int32_t *top, const int32_t *down_weights,
+                     int64_t down_taps, int64_t rows, uint8_t *out) {
+    uint8_t *row = calloc(3 * (width + across_taps) + 1, 1);
+    uint8_t *narrow = malloc(3 * columns * height);
+    int32_t *sums = malloc(3 * columns * sizeof *sums);
+    int enough = row && narrow && sums;
+    if (enough) {
+        for (int64_t i = 0; i < height; i++) {
+            memcpy(row, image + i * stride, 3 * width);
+            across(row, left, across_weights, across_taps, columns, narrow + 3 * columns * i);
+        }
+        down(narrow, height, 3 * columns, top, down_weights, down_taps, rows, sums, out);
+    }
+    free(row);
+    free(narrow);
+    free(sums);
+    return !enough;
 }
 
 /* Greedy suppression of boxes in falling order of their scores: x1[n], y1[n], x2[n], y2[n]; `keep`

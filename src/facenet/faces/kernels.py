@@ -1,7 +1,7 @@
 """The compiled part of the detectors: `kernels.c`, built when facenet is installed.
 
 It needs no Python while it works, so that other threads go on. Where there was no compiler,
-`resample.py` and `boxes.py` compute the same in NumPy, and take longer.
+`resample.py`, `bilinear.py` and `boxes.py` compute the same in NumPy, and take longer.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Kernels:
         self._level, self._crops = loaded.facenet_level, loaded.facenet_crops
         self._level.argtypes = [c_void_p, *[c_int64] * 4, c_void_p]
         self._crops.argtypes = [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p]
+        self._bilinear = loaded.facenet_bilinear
+        axis = [c_void_p, c_void_p, c_int64, c_int64]
+        self._bilinear.argtypes = [c_void_p, *[c_int64] * 3, *axis, *axis, c_void_p]
         self._suppress = {
             np.dtype(np.float32): (loaded.facenet_suppress_float32, ctypes.c_float),
             np.dtype(np.float64): (loaded.facenet_suppress_float64, ctypes.c_double),
@@ -53,6 +56,27 @@ class Kernels:
         out = np.empty((len(windows), 3, side, side), np.float32)
         width = image.shape[1]
         _check(self._crops(_at(image), width, _at(windows), len(windows), side, _at(out)))
+        return out
+
+    def bilinear(
+        self,
+        image: ImageArray,
+        columns: tuple[NDArray[np.int32], NDArray[np.int32]],
+        rows: tuple[NDArray[np.int32], NDArray[np.int32]],
+    ) -> ImageArray:
+        """Pillow's resize of uint8 (H, W, 3).
+
+        columns, rows: of each output pixel of an axis the first input pixel (n,) and the weights
+        (n, taps), contiguous, as `bilinear.Axis` has them. Returns uint8 (rows, columns, 3).
+        """
+        if image.strides[1:] != (3, 1) or image.strides[0] < 0:
+            image = np.ascontiguousarray(image)
+        axes: list[int] = []
+        for first, weights in (columns, rows):
+            axes += [_at(first), _at(weights), weights.shape[1], len(first)]
+        out = np.empty((len(rows[0]), len(columns[0]), 3), np.uint8)
+        height, width = image.shape[:2]
+        _check(self._bilinear(_at(image), image.strides[0], height, width, *axes, _at(out)))
         return out
 
     def suppress(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, inf
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from facenet.errors import SettingsError
 from facenet.faces.beside import Beside
-from facenet.faces.boxes import Indices, RealArray, non_maximum_suppression, regressed, squared
+from facenet.faces.boxes import Indices, RealArray, regressed, squared, suppression_by_group
 from facenet.faces.detect import largest_first
 from facenet.faces.networks import CELL, CHUNKS, STRIDE, Answer, Asked, Networks
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
@@ -30,6 +31,8 @@ SIDES = {"rnet": 24, "onet": 48}
 """Side of the crops that a net judges, in pixels."""
 PIXELS = 1 << 23
 """Pixels of pictures worked on together (one picture may have more): bounds memory."""
+LEVELS = 1 << 18
+"""Pixels of levels that go through P-net together (one level may have more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,15 @@ class _Work:
     sizes: list[tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A level of some pictures of one size: their numbers, its scale, its height and width."""
+
+    images: tuple[int, ...]
+    scale: float
+    size: tuple[int, int]
+
+
 class Mtcnn:
     """The detector.
 
@@ -178,38 +190,46 @@ class Mtcnn:
         return [_faces(candidates, number) for number in range(len(images))]
 
     def _propose(self, work: _Work) -> _Candidates:
-        """P-net over the pyramids of all pictures, the largest levels first."""
+        """P-net over the pyramids of all pictures, the largest levels first; those of equal sizes
+        go through it together."""
         networks, rules, threshold = self._networks, self._rules, self.settings.thresholds[0]
 
-        def level(job: tuple[int, float]) -> FloatArray:
-            number, scale = job
-            size = (rules.level_size(side * scale) for side in work.sizes[number])
-            return work.samplers[number].level(*size)
+        def levels(job: _Level) -> FloatArray:
+            made = [work.samplers[number].level(*job.size) for number in job.images]
+            return made[0][None] if len(made) == 1 else np.stack(made)
 
-        def pick(scanned: tuple[tuple[int, float], FloatArray, Answer]) -> Asked:
+        def pick(scanned: tuple[_Level, FloatArray, Answer]) -> Asked:
             _, pixels, answer = scanned
             return networks.pick(pixels, answer, threshold, by_column=rules.by_column)
 
-        jobs = [
-            (number, scale)
-            for number, size in enumerate(work.sizes)
-            for scale in self._scales(size)
-        ]
-        scanned = self._beside.ask(level, networks.scan, jobs)
-        found: list[list[RealArray]] = [[] for _ in work.sizes]
-        for ((number, scale), pixels, _), asked, answer in self._beside.ask(
-            pick, networks.look, scanned
-        ):
-            found[number].append(self._cells(pixels, scale, asked, answer))
-        return _joined([self._proposed(number, cells) for number, cells in enumerate(found)])
+        scanned = self._beside.ask(levels, networks.scan, self._levels(work.sizes))
+        cells, image = [np.zeros((0, 9), rules.real)], [np.zeros(0, np.int64)]
+        for (job, pixels, _), asked, answer in self._beside.ask(pick, networks.look, scanned):
+            found, numbers = self._cells(pixels, job.scale, asked, answer)
+            cells.append(found)
+            image.append(np.array(job.images)[numbers])
+        return self._proposed(np.concatenate(cells), np.concatenate(image))
 
-    def _proposed(self, number: int, levels: list[RealArray]) -> _Candidates:
-        """What is left of the cells of one picture, by falling scale."""
-        cells = np.concatenate([np.zeros((0, 9), self._rules.real), *levels])
+    def _proposed(self, cells: RealArray, image: IntArray) -> _Candidates:
+        """What is left of the cells (n, 9) of pictures (n,), of each by falling scale."""
+        order = np.argsort(image, kind="stable")
+        cells, image = cells[order], image[order]
         scores = cells[:, 8].astype(np.float32)
-        keep = self._suppress(cells[:, :4], scores, 0.7)
+        keep = self._suppress(cells[:, :4], scores, image, 0.7)
         boxes = squared(regressed(cells[keep, :4], cells[keep, 4:8], pixel=0.0))
-        return _Candidates(boxes, scores[keep], np.full(len(keep), number, np.int64))
+        return _Candidates(boxes, scores[keep], image[keep])
+
+    def _levels(self, sizes: Sequence[tuple[int, int]]) -> Iterator[_Level]:
+        """The levels of pictures of these sizes, of each picture by falling scale."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number, size in enumerate(sizes):
+            alike.setdefault(size, []).append(number)
+        for size, images in alike.items():
+            for scale in self._scales(size):
+                height, width = (self._rules.level_size(side * scale) for side in size)
+                most = max(1, LEVELS // (height * width))
+                for start, end in _even(len(images), -(-len(images) // most)):
+                    yield _Level(tuple(images[start:end]), scale, (height, width))
 
     def _scales(self, size: tuple[int, int]) -> list[float]:
         """Scales of the pyramid, the largest first; a level has at least one cell."""
@@ -228,19 +248,22 @@ class Mtcnn:
         scale: float,
         asked: Asked,
         answer: tuple[FloatArray, FloatArray],
-    ) -> RealArray:
-        """Cells of one level that reach the threshold: (n, 9), box + offsets + score."""
+    ) -> tuple[RealArray, IntArray]:
+        """Cells of levels that reach the threshold: (n, 9), box + offsets + score; and the number
+        of the level of each, (n,)."""
         real = self._rules.real
         reached = answer[0] >= self.settings.thresholds[0]
-        rows, columns = asked.rows[reached], asked.columns[reached]
+        numbers, rows, columns = (a[reached] for a in (asked.levels, asked.rows, asked.columns))
         scores, offsets = (values[reached] for values in answer)
-        if self._rules.mirror_single and len(rows) == 1:
-            mirrored = self._networks.cut(pixels, rows, asked.width - 1 - columns)
-            _, offsets = self._networks.look(mirrored)
+        if self._rules.mirror_single:
+            alone = np.flatnonzero(np.bincount(numbers)[numbers] == 1)
+            cells = numbers[alone], rows[alone], asked.width - 1 - columns[alone]
+            offsets[alone] = self._networks.look(self._networks.cut(pixels, cells))[1]
         first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
         corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
         found = np.concatenate([*corners, offsets, scores[:, None]], axis=1).astype(real)
-        return found[self._suppress(found[:, :4], scores, 0.5)]
+        keep = self._suppress(found[:, :4], scores, numbers, 0.5)
+        return found[keep], numbers[keep]
 
     def _refine(self, candidates: _Candidates, work: _Work) -> _Candidates:
         """R-net: throw out, move and square the proposals."""
@@ -248,7 +271,7 @@ class Mtcnn:
         candidates, answer = self._judge("rnet", candidates, work, threshold)
         passed = answer["score"] > threshold
         candidates, offset = candidates.take(passed), answer["offset"][passed]
-        keep = self._per_image(candidates, lambda c: self._suppress(c.boxes, c.scores, 0.7))
+        keep = self._suppress(candidates.boxes, candidates.scores, candidates.image, 0.7)
         candidates, offset = candidates.take(keep), offset[keep]
         boxes = squared(regressed(candidates.boxes, offset, pixel=1.0))
         return _Candidates(boxes, candidates.scores, candidates.image)
@@ -265,7 +288,7 @@ class Mtcnn:
         boxes = regressed(candidates.boxes, answer["offset"][passed], pixel=1.0)
         landmarks = extent * points + corner - 1
         final = _Candidates(boxes, candidates.scores, candidates.image, landmarks)
-        final = final.take(self._per_image(final, _suppress_inner))
+        final = final.take(_suppress_inner(final))
         first_pixel = final.boxes + np.array([1, 1, 0, 0], self._rules.real)
         return final.take(_touches(first_pixel, np.array(work.sizes)[final.image]))
 
@@ -294,27 +317,30 @@ class Mtcnn:
         moved = whole if self._rules.whole_boxes else candidates.boxes
         return _Candidates(moved, answer["score"], candidates.image), answer
 
-    def _suppress(self, boxes: RealArray, scores: FloatArray, threshold: float) -> Indices:
-        rules = self._rules
-        return non_maximum_suppression(
-            boxes, scores, threshold, pixel=rules.pixel, ties_last=rules.ties_last
-        )
-
-    def _per_image(
-        self, candidates: _Candidates, keep: Callable[[_Candidates], Indices]
+    def _suppress(
+        self, boxes: RealArray, scores: FloatArray, groups: IntArray, threshold: float
     ) -> Indices:
-        """Row numbers kept when `keep` looks at each picture by itself."""
-        kept = [np.zeros(0, np.intp)]
-        for number in np.unique(candidates.image):
-            rows = np.flatnonzero(candidates.image == number)
-            kept.append(rows[keep(candidates.take(rows))])
-        return np.concatenate(kept)
+        rules = self._rules
+        return suppression_by_group(
+            boxes, scores, groups, threshold, pixel=rules.pixel, ties_last=rules.ties_last
+        )
 
 
 def _suppress_inner(candidates: _Candidates) -> Indices:
-    return non_maximum_suppression(
-        candidates.boxes, candidates.scores, 0.7, pixel=1.0, smaller=True, ties_last=True
+    return suppression_by_group(
+        candidates.boxes,
+        candidates.scores,
+        candidates.image,
+        0.7,
+        pixel=1.0,
+        smaller=True,
+        ties_last=True,
     )
+
+
+def _even(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """Starts and ends of parts of so many things, as even as can be."""
+    return pairwise(count * part // parts for part in range(parts + 1))
 
 
 def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int) -> FloatArray:
@@ -362,14 +388,6 @@ def _stacked(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
     if not parts:
         return {name: np.zeros(shape, np.float32) for name, shape in empty.items()}
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _joined(parts: list[_Candidates]) -> _Candidates:
-    return _Candidates(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.image for part in parts]),
-    )
 
 
 def _faces(candidates: _Candidates, number: int) -> Faces:

@@ -29,7 +29,7 @@ MARGIN = {"pnet": 0.1, "rnet": 0.05}
 """How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
 too many crops pass for a quick look to be worth its while."""
 MUCH = {"pnet": 1 << 18, "rnet": 256}
-"""Pixels of a level, crops, from which on a quick look pays."""
+"""Pixels of levels, crops, from which on a quick look pays."""
 CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
 TRIED = 256
@@ -43,7 +43,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Pixels of a level that answer for some of its cells.
+    """Pixels of levels that answer for some of their cells.
 
     pixels: float32 (m, 3, h, w). cells: numbers of the cells (k,). where: for each the number of
     its picture among the m and its row and column in the answer, (3, k).
@@ -56,12 +56,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Cells of a level that are asked about: rows and columns int64 (n,).
+    """Cells of levels of one size that are asked about: numbers of their levels, rows and columns,
+    int64 (n,), level by level.
 
-    width: columns that the level has in all. parts: what answers for them. answer: what is known
+    width: columns that a level has in all. parts: what answers for them. answer: what is known
     already, scores (n,) and offsets (n, 4).
     """
 
+    levels: Indices
     rows: Indices
     columns: Indices
     width: int
@@ -94,59 +96,65 @@ class Networks:
         """Whether a network looks quickly first: at a level of so many pixels, so many crops."""
         return much >= self._much.get(net, inf) and net in self._quick
 
-    def _scans_quickly(self, level: FloatArray) -> bool:
-        return self.looks_quickly("pnet", level.shape[1] * level.shape[2])
+    def _scans_quickly(self, levels: FloatArray) -> bool:
+        return self.looks_quickly("pnet", levels.size // 3)
 
-    def scan(self, level: FloatArray) -> Answer:
-        """What P-net says of a level, float32 (3, h, w), standardised: "score" (1, r, c) and
-        "offset" (1, 4, r, c) of its cells, only scores within `MARGIN` where it looks quickly."""
-        engines = self._quick if self._scans_quickly(level) else self._exact
-        return engines["pnet"].run({"image": level[None]})
+    def scan(self, levels: FloatArray) -> Answer:
+        """What P-net says of levels of one size, float32 (n, 3, h, w), standardised: "score"
+        (n, r, c) and "offset" (n, 4, r, c) of their cells, only scores within `MARGIN` where it
+        looks quickly."""
+        engines = self._quick if self._scans_quickly(levels) else self._exact
+        return engines["pnet"].run({"image": levels})
 
     def pick(
-        self, level: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
+        self, levels: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
     ) -> Asked:
-        """The cells of a scanned level, float32 (3, h, w), that may reach a threshold.
+        """The cells of scanned levels, float32 (n, 3, h, w), that may reach a threshold.
 
-        scanned: what `scan` said of it. by_column: counted down the columns, else along the rows.
+        scanned: what `scan` said of them. by_column: counted down the columns, else along the
+        rows.
         """
-        score, quick = scanned["score"][0], self._scans_quickly(level)
+        score, quick = scanned["score"], self._scans_quickly(levels)
         reached = score >= (threshold - MARGIN["pnet"] if quick else threshold)
         if by_column:
-            columns, rows = np.nonzero(reached.T)
+            numbers, columns, rows = np.nonzero(reached.swapaxes(1, 2))
         else:
-            rows, columns = np.nonzero(reached)
+            numbers, rows, columns = np.nonzero(reached)
         if quick:
-            return self.cut(level, rows, columns)
-        answer = score[rows, columns], scanned["offset"][0][:, rows, columns].T
-        return Asked(rows, columns, score.shape[1], answer=answer)
+            return self.cut(levels, (numbers, rows, columns))
+        answer = score[numbers, rows, columns], scanned["offset"][numbers, :, rows, columns]
+        return Asked(numbers, rows, columns, score.shape[2], answer=answer)
 
-    def cut(self, level: FloatArray, rows: Indices, columns: Indices) -> Asked:
-        """Cells (n,), (n,) of a level, float32 (3, h, w), standardised, with their pixels.
+    def cut(self, levels: FloatArray, cells: tuple[Indices, Indices, Indices]) -> Asked:
+        """Cells of levels, float32 (n, 3, h, w), standardised, with their pixels.
+
+        cells: number of the level, row and column of each, (k,), level by level.
 
         Where a level ends a pixel too early for its last row or column, P-net pools what there
         is; those cells are asked about together.
         """
-        height, width = level.shape[1:]
+        (numbers, rows, columns), (height, width) = cells, levels.shape[2:]
         below = STRIDE * rows + CELL > height
         beside = (STRIDE * columns + CELL > width) & ~below
         nowhere = np.zeros_like(rows)
         edges = (
-            (below, level[None, :, 1 - CELL :], (nowhere, nowhere, columns)),
-            (beside, level[None, :, :, 1 - CELL :], (nowhere, rows, nowhere)),
+            (below, levels[:, :, 1 - CELL :], (nowhere, columns)),
+            (beside, levels[:, :, :, 1 - CELL :], (rows, nowhere)),
         )
-        parts = [
-            Part(pixels, np.flatnonzero(edge), np.stack(where)[:, edge])
-            for edge, pixels, where in edges
-            if np.any(edge)
-        ]
+        parts = []
+        for edge, pixels, where in edges:
+            if np.any(edge):
+                those, at = np.unique(numbers[edge], return_inverse=True)
+                where = np.stack([at, *(axis[edge] for axis in where)])
+                parts.append(Part(pixels[those], np.flatnonzero(edge), where))
         inside = np.flatnonzero(~(below | beside))
         if len(inside):
-            windows = sliding_window_view(level, (CELL, CELL), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
-            pixels = windows[:, rows[inside], columns[inside]].swapaxes(0, 1)
+            windows = sliding_window_view(levels, (CELL, CELL), axis=(2, 3))
+            windows = windows[:, :, ::STRIDE, ::STRIDE]
+            pixels = windows[numbers[inside], :, rows[inside], columns[inside]]
             where = np.stack([np.arange(len(inside)), nowhere[inside], nowhere[inside]])
             parts.append(Part(pixels, inside, where))
-        return Asked(rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
+        return Asked(numbers, rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
 
     def look(self, asked: Asked) -> tuple[FloatArray, FloatArray]:
         """What the exact engine says of cells: scores (n,) and offsets (n, 4)."""
@@ -176,18 +184,27 @@ class Networks:
         return _run(self._exact[net], net, crops)
 
 
-def is_quicker(quick: Engine, exact: Engine, *, clock: Callable[[], float] = perf_counter) -> bool:
-    """Whether P-net is so much quicker on one engine that looking twice takes less time.
+def is_quicker(
+    quick: Engine,
+    exact: Engine,
+    *,
+    side: int = TRIED,
+    clock: Callable[[], float] = perf_counter,
+) -> bool:
+    """Whether a network that takes one picture, such as P-net, is much quicker on one engine: so
+    much that looking twice takes less time.
 
-    Processors with bfloat16 but without its matrix units (AMX) are slower with it.
+    side: of the picture, where the network takes any. Processors with bfloat16 but without its
+    matrix units (AMX) are slower with it.
     """
-    level = np.zeros((1, 3, TRIED, TRIED), np.float32)
+    ((name, (_, _, height, width)),) = exact.inputs.items()
+    level = np.zeros((1, 3, height or side, width or side), np.float32)
 
     def seconds(engine: Engine) -> float:
         times = []
         for _ in range(4):
             start = clock()
-            engine.run({"image": level})
+            engine.run({name: level})
             times.append(clock() - start)
         return min(times[1:])
 

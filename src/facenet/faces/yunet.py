@@ -35,6 +35,8 @@ STEP = 4
 """How much smaller."""
 SHARED = 0.8
 """From this part of `LARGEST` on both looks count, and suppression takes the better box."""
+ARITHMETIC = ("fp32", "bf16", "auto")
+"""What the network may compute in, the exact way first."""
 CANDIDATES = 20_000
 """Most candidates that are compared with one another, the best: bounds time and memory."""
 
@@ -49,6 +51,8 @@ class YunetSettings:
     face has 20 pixels, so twice as much is four times as fast, and smaller faces are left out.
     max_megapixels: a picture that would have more of them after that is reduced to so many:
     bounds memory, about 50 bytes a pixel. max_faces: at most so many, the largest; 0 is all.
+    arithmetic: "fp32"; "bf16", much faster on processors with AMX, which moves scores by up to
+    0.02, so that a box may be that of a neighbouring cell; or "auto", bf16 where it is faster.
     """
 
     score_threshold: float = 0.7
@@ -56,9 +60,14 @@ class YunetSettings:
     min_face_size: float = LEAST
     max_megapixels: float = 8
     max_faces: int = 0
+    arithmetic: str = ARITHMETIC[0]
 
     def __post_init__(self) -> None:
         require_sensible(self, least=1)
+        if self.arithmetic not in ARITHMETIC:
+            raise SettingsError(
+                f"arithmetic should be one of {', '.join(ARITHMETIC)}; got {self.arithmetic!r:.40}."
+            )
         if not 0.01 <= self.max_megapixels <= 100:
             raise SettingsError(
                 "max_megapixels should be millions of pixels, 0.01 to 100; got "

@@ -111,18 +111,23 @@ def _check(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def open_engine(
-    graph: Path | bytes, settings: EngineSettings, *, batches: tuple[int, ...] = ()
+    graph: Path | bytes,
+    settings: EngineSettings,
+    *,
+    batches: tuple[int, ...] = (),
+    steady: bool = False,
 ) -> Engine:
     """Load a graph with a named runtime and precision (not "auto": see `loader.load_model`).
 
     graph: an ONNX file, or its bytes. batches: sizes of a batch that come often, for which
-    OpenVINO makes a graph of their own.
+    OpenVINO makes a graph of their own. steady: it makes one, too, for input shapes that turn out
+    to come often.
 
     Raises EngineError when the runtime or the device is missing, or the file does not load.
     """
     openers: dict[str, Callable[[], Engine]] = {
         "onnxruntime": lambda: _open_onnxruntime(graph, settings),
-        "openvino": lambda: _open_openvino(graph, settings, batches),
+        "openvino": lambda: _open_openvino(graph, settings, batches, steady),
     }
     return openers[settings.engine]()
 
@@ -134,11 +139,11 @@ def _open_onnxruntime(graph: Path | bytes, settings: EngineSettings) -> Engine:
 
 
 def _open_openvino(
-    graph: Path | bytes, settings: EngineSettings, batches: tuple[int, ...]
+    graph: Path | bytes, settings: EngineSettings, batches: tuple[int, ...], steady: bool
 ) -> Engine:
     from facenet.models.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(graph, settings, batches=batches)
+    return OpenVinoEngine(graph, settings, batches=batches, steady=steady)
 
 
 def description(graph: Path | bytes, settings: EngineSettings, version: str) -> dict[str, Any]:

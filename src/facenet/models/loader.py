@@ -68,8 +68,10 @@ def load_model(
     if choice.settings.precision == "int8":
         paths = as_quantised(card, store)[1]
     batches = BATCHES if card.kind == "embedder" else ()
+    steady = card.kind == "detector" and len(paths) == 1  # MTCNN's crops come in any number
     engines = {
-        stem: open_engine(path, choice.settings, batches=batches) for stem, path in paths.items()
+        stem: open_engine(path, choice.settings, batches=batches, steady=steady)
+        for stem, path in paths.items()
     }
     return Model(card, engines, choice.reason)
 

@@ -10,9 +10,11 @@ import os
 import queue
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,15 @@ _FIRST = threading.Lock()
 _held: list[str] = []
 """The instructions of the first engine of this process, which all others share."""
 
+OFTEN = 8
+"""Times that an input shape has to come before it gets a graph of its own."""
+OWN = 4
+"""Most shapes that have one, the last that came."""
+LARGEST = 3 << 21
+"""Most numbers of an input that gets one, a picture of two megapixels: bounds memory."""
+REMEMBERED = 64
+"""Shapes that are counted, the last that came."""
+
 
 def installed(package: str = PACKAGE) -> bool:
     """Whether OpenVINO can be imported, without importing it."""
@@ -54,7 +65,10 @@ class OpenVinoEngine:
 
     batches: sizes of a batch that get a graph of their own when they first come, about a fifth
     faster, for as much memory again; where there are some, nothing is made before it is used.
-    package: the module that is OpenVINO. Raises MissingExtraError when it is not installed.
+    steady: so does an input shape that comes often, as that of a video's frames does; a graph for
+    any shape loses time when shapes change. package: the module that is OpenVINO.
+
+    Raises MissingExtraError when it is not installed.
     """
 
     def __init__(
@@ -63,6 +77,7 @@ class OpenVinoEngine:
         settings: EngineSettings,
         *,
         batches: tuple[int, ...] = (),
+        steady: bool = False,
         package: str = PACKAGE,
     ) -> None:
         openvino = _import(package)
@@ -74,10 +89,11 @@ class OpenVinoEngine:
         self._inputs = {i.any_name: _shape(i.partial_shape) for i in self._model.inputs}
         self._outputs = [sorted(output.get_names()) for output in self._model.outputs]
         self._batches = batches if _only_the_batch_is_free(self._inputs) else ()
-        self._free: dict[int | None, queue.SimpleQueue[Any]] = {}
+        self._often = _Often() if steady and len(self._inputs) == 1 else None
+        self._free: OrderedDict[Shape, queue.SimpleQueue[Any]] = OrderedDict()
         self._making = threading.Lock()
         if not self._batches:
-            self._requests(None)
+            self._requests(())
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -92,8 +108,7 @@ class OpenVinoEngine:
         Raises EngineError when the input does not fit or the run fails.
         """
         check_feeds(self._inputs, feeds)
-        count = len(next(iter(feeds.values()))) if self._batches else None
-        free = self._requests(count if count in self._batches else None)
+        free = self._requests(self._own(next(iter(feeds.values())).shape))
         request = free.get()
         try:
             answer = request.infer(dict(feeds), share_inputs=True)
@@ -112,17 +127,42 @@ class OpenVinoEngine:
         """Runtime, version, device, precision, threads."""
         return dict(self._said)
 
-    def _requests(self, batch: int | None) -> queue.SimpleQueue[Any]:
-        """What runs batches of one size, or of any (None); made when it is first asked for."""
+    def _own(self, shape: Shape) -> Shape:
+        """The shape of an input that has a graph of its own, or is to get one; () for others."""
+        if self._often is None:
+            return shape if shape[:1] and shape[0] in self._batches else ()
         with self._making:
-            if batch not in self._free:
+            return shape if self._often.comes(shape) else ()
+
+    def _requests(self, shape: Shape) -> queue.SimpleQueue[Any]:
+        """What runs inputs of one shape, or of any (()); made when it is first asked for."""
+        with self._making:
+            if shape not in self._free:
                 model, self._model = self._model or _read(self._core, self._graph), None
-                shape = () if batch is None else (batch, *next(iter(self._inputs.values()))[1:])
-                self._free[batch] = queue.SimpleQueue()
+                free: queue.SimpleQueue[Any] = queue.SimpleQueue()
                 for _ in range(self._settings.streams):  # OpenVINO's own hand each run to a thread
                     compiled = _compile(self._core, model, self._graph, self._settings, shape)
-                    self._free[batch].put(compiled.create_infer_request())
-        return self._free[batch]
+                    free.put(compiled.create_infer_request())
+                self._free[shape] = free
+            self._free.move_to_end(shape)
+            own = [each for each in self._free if each]
+            if self._often and len(own) > OWN:
+                del self._free[own[0]]
+            return self._free[shape]
+
+
+class _Often:
+    """Counts input shapes."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[Shape, int] = OrderedDict()
+
+    def comes(self, shape: Shape) -> bool:
+        """Whether an input shape, which comes once more now, comes often and is not too large."""
+        self._counts[shape] = self._counts.pop(shape, 0) + 1
+        if len(self._counts) > REMEMBERED:
+            self._counts.popitem(last=False)
+        return self._counts[shape] >= OFTEN and prod(size or 0 for size in shape) <= LARGEST
 
 
 def _only_the_batch_is_free(inputs: Mapping[str, Shape]) -> bool:

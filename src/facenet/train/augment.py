@@ -113,6 +113,8 @@ def fit(
 def padded(image: ImageArray, size: int) -> ImageArray:
     """Black around uint8 (h, w, 3), so that no side is shorter than `size`; the spare pixel of an
     odd number goes to the right and below, as in TensorFlow."""
+    if min(image.shape[:2]) >= size:
+        return image
     above, left = (max(0, size - side) // 2 for side in image.shape[:2])
     below, right = (
         max(0, size - side) - before

@@ -89,7 +89,7 @@ def _write_part(path: Path, tensors: Tensors) -> str:
 def packed(tensors: Tensors) -> bytes:
     """Tensors by name as the bytes of a safetensors file.
 
-    Tensors that share memory are written once each; the order of their memory becomes the plain one.
+    Tensors that share memory are written once each, in the plain order of memory.
     """
     try:
         from safetensors.torch import save
@@ -101,7 +101,8 @@ def packed(tensors: Tensors) -> bytes:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    return save(plain)
+    data: bytes = save(plain)
+    return data
 
 
 def _write(path: Path, data: bytes) -> None:

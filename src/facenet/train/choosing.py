@@ -75,7 +75,7 @@ def _fitted(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise _misfit(value, hint, where)
         return {str(key): item for key, item in value.items()}
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return value if isinstance(value, hint) else settings_from(hint, value, where)
     if hint is float and not isinstance(value, bool | float):
         value = _number(value)

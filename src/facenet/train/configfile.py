@@ -12,6 +12,8 @@ from facenet.train.settings import Config, config_from
 
 MAX_BYTES = 1_000_000
 """Most bytes of a configuration file."""
+DEEPEST = 20
+"""Levels of sections in sections."""
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> Config:
@@ -79,11 +81,22 @@ def _text(path: Path) -> str:
 def _parsed(text: str, origin: str) -> Any:
     yaml = _yaml()
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise SettingsError(f"{origin} should spell out its values; it uses a YAML alias (*).")
+        _check_shape(yaml, text, origin)
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{origin} should be YAML; {' '.join(str(error).split())}.") from error
+
+
+def _check_shape(yaml: Any, text: str, origin: str) -> None:
+    """Refuse aliases, by which a small file becomes a huge one, and deep nesting, which is slow."""
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise SettingsError(f"{origin} should spell out its values; it uses a YAML alias (*).")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise SettingsError(f"{origin} should have at most {DEEPEST} levels; it has more.")
 
 
 def _yaml() -> Any:

@@ -39,6 +39,7 @@ from facenet.models.recognising import Found
 from facenet.models.store import ModelStore
 from facenet.train.backbones.backbone import Backbone
 from facenet.train.checkpoint import packed
+from facenet.train.weightfiles import keep_weights
 from facenet.train.weights import embedded
 
 FloatArray = NDArray[np.float32]
@@ -60,8 +61,10 @@ class Publication:
 
     name: for `--model`. preprocess: how it was trained to be fed. licence, training_data: of the
     weights. figures: measured results with their origin. fmr: false matches by similarity; None:
-    there are no rates, and one decides by a threshold. origin: what the weights are called. Raises
-    SettingsError for a name that is none or that of a published model.
+    there are no rates, and one decides by a threshold. origin: what the weights are called.
+    network: name and settings as `build_backbone` takes them: its weights are then kept beside the
+    graph, for more training. Raises SettingsError for a name that is none or that of a published
+    model.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Publication:
     figures: tuple[Figure, ...] = ()
     fmr: FmrTable | None = None
     origin: str = "weights in memory"
+    network: tuple[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -129,6 +133,8 @@ def export_model(
         notes=_notes(publication, difference),
     )
     with store.locked(card.name):
+        if publication.network is not None:
+            keep_weights(path.parent, weights, publication.network)
         write_text(path, json.dumps(card.to_dict(), indent=1))
     return card
 
@@ -137,19 +143,20 @@ def onnx_of(backbone: Backbone, preprocess: Preprocess) -> bytes:
     """The ONNX file of a network: `image` (n, 3, h, w) to `embedding` (n, d), any n.
 
     Written by torch's exporter, which folds normalisations away; what it notes of this machine
-    (paths, source lines) is taken out. Raises MissingExtraError without onnxscript, ModelFileError
-    when torch cannot write the network.
+    (paths, source lines) is taken out. Raises MissingExtraError without onnxscript, ImageError for
+    crops of a size that the network does not take, ModelFileError when torch cannot write it.
     """
     from torch.onnx import OnnxExporterError
 
     try:
-        import onnxscript  # type: ignore[import-untyped]  # noqa: F401 - torch.onnx needs it
+        import onnxscript  # noqa: F401 - torch.onnx needs it
     except ImportError as error:
         raise MissingExtraError(
             "Exporting needs onnxscript, which is not installed: pip install 'facenet[train]'."
         ) from error
     network = copy.deepcopy(backbone).cpu().float().eval()
     images = torch.zeros(2, 3, preprocess.height, preprocess.width)
+    embedded(network, images.numpy())  # tells of crops that it does not take
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(

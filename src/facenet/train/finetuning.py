@@ -39,7 +39,10 @@ MIN_PICTURES = 3
 """Pictures that a learned person has, at least, for one of them to be held back."""
 STATISTICS = 512
 """Pictures that moving statistics are begun from."""
-BATCH = 32
+BATCHES = (8, 32)
+"""The smallest and the largest batch, unless the configuration names one."""
+STEPS = 8
+"""Steps that an epoch has, where there are enough pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def usual_config(base: Loaded, *, train_batch_norm: bool = False) -> dict[str, A
         "loss": {"name": "cosface", "margin": 0.3, "scale": 64.0},
         "optimiser": {"name": "sgd", "head_weight_decay": 0.0},
         "schedule": {"name": "cosine"},
-        "loop": {"batch": BATCH},
+        "loop": {},
         "stages": [
             asdict(StageSettings("head", epochs=1, rate=0.05, batch_norm="frozen")),
             asdict(StageSettings(last, epochs=2, rate=0.005, batch_norm=norms)),
@@ -148,6 +151,12 @@ def usual_config(base: Loaded, *, train_batch_norm: bool = False) -> dict[str, A
         ],
         "licence": base.card.licence.weights,
     }
+
+
+def batch_for(pictures: int) -> int:
+    """A batch that leaves an epoch some steps; of few pictures, all of them."""
+    small, large = BATCHES
+    return max(1, min(pictures, large, max(small, pictures // STEPS)))
 
 
 def _preprocess(base: Loaded) -> Preprocess:
@@ -267,9 +276,11 @@ def only_own(values: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[s
     """
     for key in keys:
         section, _, name = key.partition(".")
-        told = values.get(section)
-        came = told.get(name) if isinstance(told, Mapping) else told
-        meant = own[section].get(name) if name else own[section]
+        came, meant = values.get(section), own.get(section)
+        if name:
+            came, meant = (
+                one.get(name) if isinstance(one, Mapping) else one for one in (came, meant)
+            )
         if came != meant:
             raise SettingsError(
                 f"{key} follows from the folder and the base here; leave it out of the recipe and "

@@ -74,8 +74,7 @@ class Journal:
         holds something else than lines of JSON.
         """
         self.close()
-        lines = enumerate(_raw_lines(self.path), 1)
-        kept = [line for row, line in lines if _parsed(line, self.path, row)["step"] <= step]
+        kept = [data for data, line in _lines(self.path) if line["step"] <= step]
         with written(self.path) as file:
             file.writelines(line + b"\n" for line in kept)
         self._file = self._opened()
@@ -133,16 +132,18 @@ def read_metrics(path: Path) -> list[Line]:
     None where the file is missing or empty; a last line that was cut is left out. Raises
     DataError with the number of a line that is something else.
     """
-    return [_parsed(line, path, number) for number, line in enumerate(_raw_lines(path), 1)]
+    return [line for _, line in _lines(path)]
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file without their ends; nothing where there is no file."""
+def _lines(path: Path) -> Iterator[tuple[bytes, Line]]:
+    """The whole lines of a file, without their ends and parsed; nothing where there is none."""
+    number = 0
     try:
         with path.open("rb") as file:
             while data := file.readline(MAX_LINE + 1):
+                number += 1
                 if data.endswith(b"\n"):
-                    yield data[:-1]
+                    yield data[:-1], _parsed(data[:-1], path, number)
                 elif len(data) > MAX_LINE:
                     raise DataError(
                         f"{path} should have lines of at most {MAX_LINE:,} bytes; one is longer. "

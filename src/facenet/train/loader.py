@@ -1,7 +1,8 @@
 """From rows of a training set to batches: read, decode, change at random, standardise, in threads.
 
-Every picture is a function of the seed, the epoch and its row, so batches are the same for any
-number of threads and after any stop. Pictures that turn out broken are replaced, and told; training
+Every picture is a function of the seed, the epoch and its row (where a sampler repeats pictures
+within an epoch, also of the step and the place in it), so batches are the same for any number of
+threads and after any stop. Pictures that turn out broken are replaced, and told; training
 does not end for them in its ninth epoch. Standardisation is that of the card, by the function that
 embeds faces.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -117,7 +118,7 @@ class Loader:
         of a run, which nothing could prepare, is left out."""
         return self._found.waited / self._found.elapsed if self._found.elapsed else 0.0
 
-    def run(self, first_step: int = 0) -> Iterator[Batch]:
+    def run(self, first_step: int = 0) -> Generator[Batch]:
         """Batches from `first_step` on, without end; threads end when the iterator is closed.
 
         Raises DataError when `MAX_TRIES` pictures in a row cannot be used, or the batches are of a
@@ -175,12 +176,13 @@ class Loader:
     def _prepare(self, coming: _Coming, part: slice) -> None:
         """Fill a part of a batch: its images, and its rows where another was taken."""
         crops = np.empty((part.stop - part.start, self.size, self.size, 3), np.uint8)
-        turn = coming.step if getattr(self.batches, "repeats", False) else 0
-        for place, row in enumerate(coming.rows[part].tolist()):
+        repeats = getattr(self.batches, "repeats", False)
+        for place, row in enumerate(coming.rows[part].tolist(), part.start):
             picture, used = self._usable(row)
-            random = np.random.default_rng((self.seed, _STREAM, coming.epoch, used, turn))
-            crops[place] = augmented(picture, self.size, self.augment, random)
-            coming.rows[part.start + place] = used
+            turn = (coming.step, place) if repeats else (0, 0)
+            random = np.random.default_rng((self.seed, _STREAM, coming.epoch, used, *turn))
+            crops[place - part.start] = augmented(picture, self.size, self.augment, random)
+            coming.rows[place] = used
         coming.images[part] = standardise(crops, self.preprocess)
 
     def _usable(self, row: int) -> tuple[ImageArray, int]:

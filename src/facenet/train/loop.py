@@ -32,8 +32,11 @@ Done = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks on. note: takes a sentence. done: takes steps done, all steps and a few words.
-    stopped: asked after each step, True ends the run after a checkpoint."""
+    """Who looks on.
+
+    note: takes a sentence. done: takes steps done, all steps and a few words. stopped: asked after
+    each step, True ends the run after a checkpoint.
+    """
 
     note: Tell = lambda text: None
     done: Done = lambda done, total, text: None
@@ -42,8 +45,13 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. finished: False when it was stopped, and can be resumed. accuracy, judged_by:
-    the best validation and its set; None without one. waiting: share of the time that steps waited for pictures."""
+    """How a run ended.
+
+    steps: taken in all. finished: False when it was stopped, and can be resumed. accuracy,
+    judged_by, best_step: the best validation, its set, and when; None without one. images_per_s:
+    of training in this process, waiting: share of that time without pictures. skipped: steps left
+    out because they gave numbers that are not finite.
+    """
 
     steps: int
     finished: bool
@@ -82,12 +90,16 @@ class Loop:
             else:
                 self._training.enter(self._stages[0][0])
                 self._save()
+            for schedule in self._schedules:
+                for told in schedule.notes():
+                    self._watch.note(told)
             while not (self._ended() or self._watch.stopped()):
                 try:
                     self._run_stage()
                 except NotFinite as wrong:
                     self._go_back()
-                    self._training.progress.skipped.append(wrong.step)
+                    known = {*self._training.progress.skipped, wrong.step}
+                    self._training.advance(skipped=tuple(sorted(known)))
                     self._watch.note(
                         f"Step {wrong.step} gave numbers that are not finite; it is left out, and "
                         f"training goes on from step {self._training.progress.step}. What it saw "
@@ -103,16 +115,16 @@ class Loop:
 
     def _run_stage(self) -> None:
         """Steps until the stage ends, the schedule ends it, or someone stops it."""
-        progress = self._training.progress
-        schedule = self._schedules[progress.stage]
-        with closing(self._material.steps(progress.step)) as steps:
+        training = self._training
+        with closing(self._material.steps(training.progress.step)) as steps:
             for batches in steps:
-                rate = schedule.rate(progress.step - progress.stage_begin)
-                if rate is None:
-                    self._watch.note(f"The schedule ends the stage before step {progress.step}.")
+                if (rate := self._rate()) is None:
+                    self._watch.note(
+                        f"The schedule ends the stage before step {training.progress.step}."
+                    )
                     break
                 self._step(batches, rate)
-                if progress.step - progress.stage_begin >= self._stages[progress.stage][1] or self._ended():
+                if self._left_in_stage() == 0 or self._ended():
                     break
                 self._keep_up()
                 if self._watch.stopped():
@@ -120,20 +132,30 @@ class Loop:
                     return
         self._end_stage()
 
+    def _rate(self) -> float | None:
+        progress = self._training.progress
+        return self._schedules[progress.stage].rate(progress.step - progress.stage_begin)
+
+    def _left_in_stage(self) -> int:
+        progress = self._training.progress
+        return self._stages[progress.stage][1] - (progress.step - progress.stage_begin)
+
     def _step(self, batches: Sequence[Batch], rate: float) -> None:
         progress = self._training.progress
         if progress.step not in progress.skipped:
+            begun = time.perf_counter()
             scalars = self._training.take_step(batches, rate)
             self._last = (batches, scalars)
             if not (finite(scalars) and self._training.weights_finite()):
                 raise self._not_finite(progress.step)
             self._check_first(scalars, batches)
-            self._meter.add(batches)
+            self._meter.add(batches, time.perf_counter() - begun)
             if (progress.step + 1) % self._config.loop.log_every == 0:
                 self._log(scalars, batches[-1].epoch, rate)
-        progress.step += 1
+        self._training.advance(step=progress.step + 1)
         total = sum(length for _, length in self._stages)
-        self._watch.done(progress.step, self._config.loop.max_steps or total, self._meter.words())
+        most = self._config.loop.max_steps
+        self._watch.done(progress.step + 1, min(most or total, total), self._meter.words())
 
     def _not_finite(self, step: int) -> NotFinite:
         """The step that went wrong, with what it saw written down."""
@@ -170,11 +192,11 @@ class Loop:
             self._save()
 
     def _end_stage(self) -> None:
-        progress = self._training.progress
+        training = self._training
         self._validate()
-        progress.stage, progress.stage_begin = progress.stage + 1, progress.step
-        if progress.stage < len(self._stages):
-            self._training.enter(self._stages[progress.stage][0])
+        training.advance(stage=training.progress.stage + 1, stage_begin=training.progress.step)
+        if training.progress.stage < len(self._stages):
+            training.enter(self._stages[training.progress.stage][0])
         self._save()
 
     def _validate(self) -> None:
@@ -199,8 +221,9 @@ class Loop:
             )
         leading = best_of(judged)
         if leading is not None and (progress.best is None or leading.accuracy > progress.best):
-            progress.best, progress.best_step = leading.accuracy, progress.step
-            progress.judged_by = leading.name
+            self._training.advance(
+                best=leading.accuracy, best_step=progress.step, judged_by=leading.name
+            )
             self._save_best()
             write_judgements(self._folder, judged, progress.step)
 
@@ -220,7 +243,8 @@ class Loop:
         parts, state = load_checkpoint(self._folder / LAST)
         skipped = self._training.progress.skipped
         self._training.restore(parts, state, [settings for settings, _ in self._stages])
-        self._training.progress.skipped = sorted({*skipped, *self._training.progress.skipped})
+        known = {*skipped, *self._training.progress.skipped}
+        self._training.advance(skipped=tuple(sorted(known)))
         self._journal.truncate_after(self._training.progress.step)
 
     def _summary(self) -> Summary:
@@ -234,7 +258,7 @@ class Loop:
             progress.best_step,
             self._meter.rate(),
             self._meter.share_waiting(),
-            tuple(progress.skipped),
+            progress.skipped,
         )
 
 
@@ -244,23 +268,27 @@ def stage_rates(schedule: ScheduleSettings, stage: StageSettings) -> ScheduleSet
 
 
 class _Meter:
-    """Pictures per second, and how much of the time was waiting for them."""
+    """Pictures per second of training, and how much of the time was waiting for them."""
 
     def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self._images, self._waited = 0, 0.0
+        self._images, self._worked, self._waited = 0, 0.0, 0.0
         self.loss: float | None = None
 
-    def add(self, batches: Sequence[Batch]) -> None:
+    def add(self, batches: Sequence[Batch], worked: float) -> None:
+        """A step that took `worked` seconds, besides waiting for its batches."""
         self._images += sum(len(batch.rows) for batch in batches)
         self._waited += sum(batch.wait_s for batch in batches)
+        self._worked += worked
 
     def rate(self) -> float:
-        return self._images / max(time.perf_counter() - self._begun, 1e-9)
+        """Pictures per second."""
+        return self._images / max(self._worked + self._waited, 1e-9)
 
     def share_waiting(self) -> float:
-        return self._waited / max(time.perf_counter() - self._begun, 1e-9)
+        """0 to 1."""
+        return self._waited / max(self._worked + self._waited, 1e-9)
 
     def words(self) -> str:
+        """For a progress bar."""
         loss = "" if self.loss is None else f"loss {self.loss:.3f}, "
         return f"{loss}{self.rate():.0f} pictures/s"

@@ -31,9 +31,9 @@ class Layer:
 
     kind: "conv", "dense", "norm" or "prelu". arrays: by name, float32; conv: weight (out, in /
     groups, h, w), bias (out,); dense: weight (out, in), bias (out,); norm: weight, bias,
-    running_mean, running_var (c,); prelu: weight (c,). window: of a conv, strides, pads (top, left,
-    bottom, right) and groups. after: number of the layer whose values it gets as they are, or -1.
-    scale: what its values are multiplied with next.
+    running_mean, running_var (c,), epsilon (); prelu: weight (c,). window: of a conv, strides, pads
+    (top, left, bottom, right) and groups. after: number of the layer whose values it gets as they
+    are, or -1. scale: what its values are multiplied with next.
     """
 
     kind: str
@@ -198,7 +198,7 @@ def _matmul(graph: _Graph, node: Any) -> Read:
 
 def _norm(graph: _Graph, node: Any) -> Read:
     gain, offset, mean, variance = graph.weights(node, 1, 2, 3, 4)
-    epsilon = np.float32(_attributes(node).get("epsilon", 1e-5))
+    epsilon = np.asarray(_attributes(node).get("epsilon", 1e-5), np.float32)
     names = ("weight", "bias", "running_mean", "running_var", "epsilon")
     return "norm", dict(zip(names, (gain, offset, mean, variance, epsilon), strict=True)), ()
 

@@ -1,8 +1,8 @@
-"""From a configuration to what training needs: pictures in batches, sets to judge by, a backbone."""
+"""From a configuration to what training needs: batches, sets to judge by, a backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class Material:
         """Steps of the optimiser in an epoch, at least 1."""
         return max(1, self.sampling.steps_per_epoch // self.accumulate)
 
-    def steps(self, first: int) -> Iterator[list[Batch]]:
+    def steps(self, first: int) -> Generator[list[Batch]]:
         """The batches of step `first`, of the next one, and so on without end."""
         with closing(self.loader.run(first * self.accumulate)) as batches:
             while True:

@@ -11,13 +11,13 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from facenet import __version__
 from facenet.data.trainingset import TrainingSet, manifest_difference
 from facenet.errors import DataError, TrainingError
 from facenet.files import written
@@ -28,6 +28,8 @@ from facenet.train.validation import Judgement
 
 CONFIG, RUN, DATA, VALIDATION = "config.yaml", "run.json", "data.json", "validation.json"
 BEST, LAST = "best", "last"
+RATES = "rates.txt"
+"""A copy of the schedule's file, where it has one."""
 MAX_BYTES = 200_000_000
 """Most bytes of a record: data.json has a line per person."""
 
@@ -39,9 +41,24 @@ def begin_folder(folder: Path, config: Config, backbone: Backbone, whole: Traini
             f"{folder} should be a new folder; a run is in it. Go on with it by `facenet train "
             f"--resume {folder}`, or name another one."
         )
-    write_config(config, folder / CONFIG)
+    write_config(_with_own_rates(config, folder), folder / CONFIG)
     write_record(folder / DATA, whole.manifest())
     write_record(folder / RUN, facts(config, backbone, whole))
+
+
+def _with_own_rates(config: Config, folder: Path) -> Config:
+    """The settings with a copy of the file of learning rates, so that it cannot change."""
+    if config.schedule.file is None:
+        return config
+    try:
+        text = Path(config.schedule.file).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the learning rates {config.schedule.file}: {error.strerror}."
+        ) from error
+    with written(folder / RATES) as file:
+        file.write(text)
+    return replace(config, schedule=replace(config.schedule, file=RATES))
 
 
 def facts(config: Config, backbone: Backbone, whole: TrainingSet) -> dict[str, Any]:
@@ -62,7 +79,7 @@ def facts(config: Config, backbone: Backbone, whole: TrainingSet) -> dict[str, A
         },
         "skipped_pictures": [[skipped.name, skipped.reason] for skipped in whole.skipped],
         "data_digest": whole.digest,
-        "facenet": __version__,
+        "facenet": version("facenet"),
         "revision": revision(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -96,8 +113,8 @@ def check_unchanged(folder: Path, whole: TrainingSet) -> None:
     difference = manifest_difference(read_record(folder / DATA), whole.manifest())
     if difference is not None:
         raise TrainingError(
-            f"A run goes on with the pictures it began with; {difference} Bring them back, or begin "
-            f"a new run with start.model={folder}."
+            f"A run goes on with the pictures it began with; {difference} Bring them back, or "
+            f"begin a new run with start.model={folder}."
         )
 
 

@@ -1,9 +1,9 @@
 """Which pictures make up which batch: functions of the step, so that nothing has to be saved.
 
 Training that goes on at step 40 000 sees what it would have seen without the stop, whatever the
-number of threads. A permutation is not drawn and kept; it is a small cipher on the numbers below n:
-a Feistel network (Luby and Rackoff, 1988) on the next even number of bits, walked on until it lands
-below n again (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), keyed by the seed
+number of threads. A permutation of many is not drawn and kept; it is a small cipher on the numbers
+below n: a Feistel network (Luby and Rackoff, 1988) on an even number of bits, walked on until below
+n again (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), keyed by the seed
 and the number of the pass.
 """
 
@@ -21,9 +21,9 @@ from facenet.train.batch import Sampling
 from facenet.types import IntArray
 
 ROUNDS: Final = 12
-"""Rounds of the network; four are enough for large n, few bits want more."""
-HALF: Final = 3
-"""Least bits of each half: with two, the network cannot make all permutations alike."""
+"""Rounds of the network, where four are enough in theory."""
+SMALL: Final = 4096
+"""Up to here a permutation is drawn whole: of few bits, a network cannot make all of them alike."""
 PRIMES: Final = np.array(
     [
         1_240_430_531,
@@ -54,13 +54,19 @@ def permuted(places: IntArray, n: int, key: tuple[int, ...]) -> IntArray:
 
     key: whole numbers of 0 and up; another key is another permutation. Memory for m alone.
     """
-    half = np.uint64(max(HALF, ((n - 1).bit_length() + 1) // 2))
+    if n <= SMALL:
+        return np.random.default_rng(key).permutation(n)[places]
+    half = np.uint64(((n - 1).bit_length() + 1) // 2)
     mask = (np.uint64(1) << half) - np.uint64(1)
-    keys = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64)
+    keys = _keys(key, ROUNDS)
     sent = _enciphered(np.asarray(places, np.int64).astype(np.uint64), keys, half, mask)
     while len(outside := np.flatnonzero(sent >= n)):
         sent[outside] = _enciphered(sent[outside], keys, half, mask)
     return sent.astype(np.int64)
+
+
+def _keys(key: tuple[int, ...], count: int) -> NDArray[np.uint64]:
+    return np.asarray(np.random.SeedSequence(key).generate_state(count, np.uint64), np.uint64)
 
 
 def _enciphered(
@@ -182,14 +188,13 @@ class Balanced:
         slots = permuted(places, total, (self.seed, _BALANCED, epoch))
         person = np.searchsorted(ends, slots, side="right")
         turn = slots - np.where(person > 0, ends[person - 1], 0)
-        counts = self._people.counts[person]
         chosen = self._ordered(person, turn, epoch)
         return self._people.rows[self._people.starts[person] + chosen], epoch
 
     def _ordered(self, person: IntArray, turn: IntArray, epoch: int) -> IntArray:
         """Which picture of a person comes in a turn, int64 (m,) each: in an order of the epoch and
         the person, (prime * turn + shift) modulo the number of pictures."""
-        keys = np.random.SeedSequence((self.seed, _ORDERS, epoch)).generate_state(2, np.uint64)
+        keys = _keys((self.seed, _ORDERS, epoch), 2)
         drawn = [_mixed(person.astype(np.uint64) + key) for key in keys]
         prime = PRIMES[(drawn[0] % np.uint64(len(PRIMES))).astype(np.int64)]
         counts = self._people.counts[person]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,19 +26,19 @@ from facenet.train.settings import Config, StageSettings, options
 from facenet.train.stages import Freezing, rates
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where training is: all that changes besides tensors, saved as JSON.
 
-    step: steps taken. stage: number of the stage, stage_begin: its first step. skipped: steps that were left out because they
-    gave numbers that are not finite. best: the best validation accuracy, at best_step, on the set
-    judged_by.
+    step: steps taken. stage: number of the stage, stage_begin: its first step. skipped: steps that
+    were left out because they gave numbers that are not finite. best: the best validation accuracy,
+    at best_step, on the set judged_by.
     """
 
     step: int = 0
     stage: int = 0
     stage_begin: int = 0
-    skipped: list[int] = field(default_factory=list)
+    skipped: tuple[int, ...] = ()
     best: float | None = None
     best_step: int | None = None
     judged_by: str | None = None
@@ -75,6 +75,10 @@ class Training:
         factors = rates(self.backbone, settings)
         groups = parameter_groups(self.backbone, self.loss, self.config.optimiser, factors)
         self.optimiser = build_optimiser(self.config.optimiser, groups)
+
+    def advance(self, **changes: Any) -> None:
+        """Progress with other values, by the names of its fields."""
+        self.progress = replace(self.progress, **changes)
 
     def resume_learning(self) -> None:
         """Back from evaluation: what learns learns again."""
@@ -114,7 +118,7 @@ class Training:
         lower = self.config.loop.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
             embeddings = self.backbone(images).float()
-        terms = self.loss(embeddings, batch.labels)
+        terms: dict[str, Tensor] = self.loss(embeddings, batch.labels)
         if weight := self.config.start.distil:
             away = 1 - functional.cosine_similarity(embeddings, self._taught(images)).mean()
             terms = {**terms, "loss": terms["loss"] + weight * away, "distil": away}
@@ -207,16 +211,16 @@ class Training:
         tensors, rest = optimiser_tensors(self.optimiser)
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": self.exported_weights(),
-            "raw": self.backbone.state_dict(),
             "loss": self.loss.state_dict(),
             "optimiser": tensors,
         }
+        if self.average is not None or self.config.start.interpolate != 1:
+            parts["raw"] = self.backbone.state_dict()
         if self.average is not None:
             parts["average"] = self.average.state_dict()
         if self.config.start.model is not None:
             parts["begun"] = self.begun
-        progress = {name: getattr(self.progress, name) for name in Progress.__slots__}
-        return parts, {"progress": progress, "optimiser": rest}
+        return parts, {"progress": asdict(self.progress), "optimiser": rest}
 
     def restore(
         self,
@@ -228,7 +232,8 @@ class Training:
 
         Raises TrainingError when it is of another network or loss.
         """
-        progress = Progress(**state["progress"])
+        said = state["progress"]
+        progress = Progress(**{**said, "skipped": tuple(said["skipped"])})
         current = min(progress.stage, len(stages) - 1)
         for settings in stages[: current + 1]:
             if settings.loss is not None:
@@ -237,15 +242,15 @@ class Training:
         self.progress = progress
         try:
             self.begun = dict(parts.get("begun", self.begun))
-            self.backbone.load_state_dict(parts["raw"])
+            self.backbone.load_state_dict(parts.get("raw", parts["model"]))
             self.loss.load_state_dict(parts["loss"])
             restore_optimiser(self.optimiser, parts["optimiser"], state["optimiser"])
             if self.average is not None:
                 self.average.load_state_dict(parts["average"])
         except (RuntimeError, ValueError, KeyError, ModelFileError) as error:
-            said = " ".join(str(error).split())
+            told = " ".join(str(error).split())
             raise TrainingError(
-                f"The weights of the checkpoint are of another network: {said:.300} Restore "
+                f"The weights of the checkpoint are of another network: {told:.300} Restore "
                 "config.yaml as it was when the run began."
             ) from error
         self.resume_learning()

@@ -81,8 +81,8 @@ def _evaluated(backbone: Backbone, batches: Iterable[Tensor], hooks: list[Any]) 
 class _Walk:
     """How far the layers of a graph are laid into a network.
 
-    made: the state dict so far. next: number of the layer that comes next. _held: what a
-    convolution without a bias still has to hand to the normalisation behind it.
+    made: the state dict so far. next: number of the layer that comes next. _held: the bias that a
+    convolution or full connection has no place for, and a normalisation behind it may take.
     """
 
     def __init__(self, backbone: Backbone, layers: Sequence[Layer]) -> None:
@@ -115,8 +115,8 @@ class _Walk:
         self._put(f"{name}.weight", module.weight, weight)
         if module.bias is not None:
             self._put(f"{name}.bias", module.bias, bias)
-        else:
-            self._held = bias
+            bias = np.zeros_like(bias)
+        self._held = bias
 
     def _scale(self, name: str) -> float:
         """What a network multiplies the values of a layer with: a block's `scale`, at its end."""

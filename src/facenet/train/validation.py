@@ -162,4 +162,4 @@ def _of_pairs(name: str, pairs: PairSet) -> ValidationSet:
 def best_of(judgements: Sequence[Judgement]) -> Judgement | None:
     """The set that the best checkpoint is chosen by: people held out, else the first."""
     chosen = [j for j in judgements if j.name == HELD_OUT]
-    return (chosen or list(judgements) or [None])[0]
+    return next(iter(chosen or judgements), None)

@@ -27,13 +27,14 @@ from facenet.errors import (
 )
 from facenet.files import written
 from facenet.models import disk
-from facenet.models.card import ModelCard, Preprocess, card_from_dict
+from facenet.models.card import ModelCard, card_from_dict
 from facenet.models.catalog import find_card
 from facenet.models.convert.torchfile import read_state_dict
 from facenet.models.importing import LICENCE
 from facenet.models.recognising import FACENET_PYTORCH
 from facenet.models.store import ModelStore
 from facenet.train.backbones import BACKBONES
+from facenet.train.backbones.inception_resnet_v1 import FacenetSettings
 from facenet.train.checkpoint import STATE
 from facenet.train.choosing import chosen, settings_from
 from facenet.train.runfolder import BEST, LAST, RUN, read_record
@@ -43,6 +44,8 @@ State: TypeAlias = Mapping[str, Tensor]
 
 HEADER = "facenet"
 """Name of our entry in the header of a safetensors file."""
+WEIGHTS, NETWORK = "weights.safetensors", "network.json"
+"""Beside the graph of an exported model: the network's own weights, and which network it is."""
 TORCH = (".pt", ".pth")
 PARALLEL = "module."
 """What torch's DataParallel writes before every name."""
@@ -69,14 +72,35 @@ class Weights:
 
 
 def read_weights(model: Place, store: ModelStore) -> Weights:
-    """The weights of a name, of a run's folder or of a file; see `weights.load_network`."""
+    """The weights of a name, of a run's folder or of a file; see `weights.load_network`.
+
+    A model that was exported here has its network's own weights beside its graph; they are taken.
+    """
     try:
         card = find_card(str(model), kind="embedder", home=store.home)
     except UnknownModelError:
         if not os.path.exists(model):
             raise
         return _read_place(Path(model))
-    return Weights(card, graph=next(iter(store.files(card).values())))
+    graph = next(iter(store.files(card).values()))
+    kept = store.folder(card) / WEIGHTS
+    if not kept.is_file() or disk.sha256_of(kept) != card.source.sha256:
+        return Weights(card, graph=graph)
+    facts = {**card.to_dict(), **read_record(kept.with_name(NETWORK))}
+    return replace(from_facts(facts, read_tensors(kept)[0], kept, card.name), card=card)
+
+
+def keep_weights(folder: Path, data: bytes, network: tuple[str, Any]) -> None:
+    """Put the weights of a network beside its graph, for `read_weights`.
+
+    folder: of the model. data: the safetensors file that the card's source is. network: name and
+    settings. Raises StorageError.
+    """
+    facts = {"backbone": network[0], "backbone_settings": asdict(network[1])}
+    part = folder / f"{WEIGHTS}.part"
+    disk.write_new(part, data)
+    disk.replace(part, folder / WEIGHTS)
+    disk.write_text(folder / NETWORK, json.dumps(facts, indent=1))
 
 
 def _read_place(path: Path) -> Weights:
@@ -153,12 +177,12 @@ def _read_peer(path: Path) -> Weights:
         return Weights(None, state)
     state = {name: values for name, values in state.items() if not name.startswith(LOGITS)}
     told = {
-        "preprocess": asdict(Preprocess(**FACENET_PYTORCH)),
+        "preprocess": FACENET_PYTORCH,
         "licence": asdict(LICENCE),
         "training_data": "not stated",
         "dimension": len(dense),
     }
-    settings = BACKBONES[PEER].settings(embedding_size=len(dense))
+    settings = FacenetSettings(embedding_size=len(dense))
     return Weights(_card(path, path.stem, told), state, network=(PEER, settings))
 
 

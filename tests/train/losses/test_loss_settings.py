@@ -87,6 +87,8 @@ WRONG = [
     ("triplet", {"margin": 5}, "triplet.margin should be a number, from 0 to 4; got 5"),
     ("triplet", {"selection": "any"}, "triplet.selection should be one of all, hard, semi_hard"),
     ("triplet", {"selection": "all", "soft": True}, "triplet.soft should be false with"),
+    ("triplet", {"selection": "hard", "seed": 2}, "triplet.seed is for the selection random"),
+    ("triplet", {"selection": "hard", "margin": 0.3}, "triplet.margin is for .* got 0.3 with the"),
     ("triplet", {"seed": -1}, "triplet.seed should be a number, 0 or more; got -1"),
     ("angular_triplet", {"margin": 4}, "angular_triplet.margin should be"),
 ]

@@ -64,7 +64,8 @@ def chosen_by_loops(selection, d, margin):
 def test_loss_and_gradient_are_those_of_loops(kind, selection, soft):
     if soft and selection == "all":
         return
-    settings = LOSSES[kind].settings(selection=selection, soft=soft, margin=0.3)
+    margin = {} if soft else {"margin": 0.3}
+    settings = LOSSES[kind].settings(selection=selection, soft=soft, **margin)
     for seed in range(3):
         x, labels = batch(seed)
         x.requires_grad_()

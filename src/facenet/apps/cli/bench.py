@@ -110,6 +110,16 @@ def pipeline(output: Output, measured: Measured, running: Running) -> int:
 
 @app.command()
 @command
+def train(output: Output, measured: Measured) -> int:
+    """Pictures per second of training, in bfloat16.
+
+    Beside the same layers in a plain fp32 loop, and facenet-pytorch's network.
+    """
+    return _measure(("train",), output, measured, Running())
+
+
+@app.command()
+@command
 def latency(output: Output, measured: Measured, running: Running) -> int:
     """Milliseconds of one photo, from its bytes to names.
 

@@ -114,6 +114,9 @@ class Detection:
         8, "YuNet: a picture that has more millions of pixels is reduced to so many."
     )
     max_faces: int = flag(0, "SCRFD, YuNet: at most so many faces, the largest; 0 = all.")
+    arithmetic: str = flag(
+        "fp32", "YuNet: fp32, bf16 (quicker, a little less exact), or auto: bf16 where quicker."
+    )
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
     device: str | None = flag(
         None, "Device: cpu, cuda, coreml, gpu or npu.  [default: FACENET_DEVICE, else cpu]"

@@ -8,7 +8,7 @@ without a face. `align.json` keeps the settings, so that a resumed run cannot mi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -53,18 +53,25 @@ class AlignSummary:
 
 
 def align_folder(
-    source: Path, target: Path, settings: AlignSettings, *, workers: int = 0, done: Done
+    source: Path,
+    target: Path,
+    settings: AlignSettings,
+    *,
+    workers: int = 0,
+    only: Collection[Path] | None = None,
+    done: Done,
 ) -> AlignSummary:
     """Align every picture below `source` into `target`; what is there already is skipped.
 
-    workers: processes; 0 = as many as the CPU quota allows. Interrupted, it goes on where it
-    stopped when it is run again. Raises DataError without pictures, SettingsError when `target`
-    was made with other settings or another run is writing there, StorageError when it cannot be
-    written.
+    workers: processes; 0 = as many as the CPU quota allows. only: these pictures of it, None: all.
+    Interrupted, it goes on where it stopped when it is run again. Raises DataError without
+    pictures, SettingsError when `target` was made with other settings or another run is writing
+    there, StorageError when it cannot be written.
     """
     if workers < 0:
         raise SettingsError(f"workers should be 0 or more; got {workers}.")
     tasks, ignored = plan(source, target, settings)
+    tasks = [task for task in tasks if only is None or task.source in only]
     worker = Worker.open(settings, target)
     with claimed(target, settings.lasting()):
         boxes = BoxList.mended(target)

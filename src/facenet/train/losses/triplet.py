@@ -39,7 +39,7 @@ class TripletSettings:
     "random_violating": facenet's, per mated pair one that violates the margin, drawn by `seed`.
     soft: softplus(d_ap - d_an) of plain distances, without margin, in place of
     max(0, d_ap - d_an + margin); None: for "hard" only; not for "all". Raises SettingsError for
-    values out of range.
+    values out of range, and for a margin or seed that would not be used.
     """
 
     margin: float = 0.2
@@ -73,6 +73,22 @@ def _check(loss: str, settings: TripletSettings | AngularTripletSettings, most: 
             f"{loss}.soft should be false with the selection all, which is a mean over triplets "
             f"that violate a margin; got true. Choose hard, or leave soft out."
         )
+    if settings.seed and settings.selection != "random_violating":
+        raise SettingsError(
+            f"{loss}.seed is for the selection random_violating; got {settings.seed} with "
+            f"{settings.selection}, which draws nothing. Leave it out."
+        )
+    unused = is_soft(settings) and settings.selection in ("hard", "semi_hard")
+    if unused and settings.margin != type(settings)().margin:
+        raise SettingsError(
+            f"{loss}.margin is for max(0, d_ap - d_an + margin); got {settings.margin:g} with the "
+            f"soft form, which has none. Give soft: false, or leave the margin out."
+        )
+
+
+def is_soft(settings: TripletSettings | AngularTripletSettings) -> bool:
+    """Is it softplus(d_ap - d_an), not max(0, d_ap - d_an + margin)?"""
+    return settings.selection == "hard" if settings.soft is None else settings.soft
 
 
 class TripletLoss(Loss):
@@ -86,7 +102,7 @@ class TripletLoss(Loss):
     def __init__(self, settings: TripletSettings | AngularTripletSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.soft = settings.selection == "hard" if settings.soft is None else settings.soft
+        self.soft = is_soft(settings)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @abstractmethod

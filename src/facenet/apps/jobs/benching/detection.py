@@ -22,12 +22,14 @@ Places = Mapping[tuple[int, int], Path]
 """Files of frames by their size."""
 
 SIZES = ((1920, 1080), (1280, 720), (960, 540))
-FRAMES, QUICK_FRAMES = 16, 3
+FRAMES, QUICK_FRAMES = 16, 6
 CLIP, QUICK_CLIP = 33, 9
 """Frames of a video, one after the other, for FastMTCNN: whole strides and one."""
 STRIDE = 4
 PEERS = {"mtcnn": "facenet-pytorch", "yunet": "opencv", "scrfd": "insightface"}
 """Families of detectors with the peer that has the same."""
+QUICK = "bf16"
+"""Arithmetic that YuNet may be asked to compute in besides fp32."""
 FETCHED = "yunet"
 """The published detector that does not come with facenet."""
 SCORE = 0.7
@@ -48,6 +50,8 @@ def detect(session: Session) -> Iterator[Row]:
         if card.name in families:
             peers = _peer(session, card, families[card.name])
             yield from _detector(session, card, places, len(pictures.images), peers=peers)
+            if families[card.name] == "yunet":
+                yield from _quick(session, card, places, peers=peers)
 
 
 def _families(session: Session) -> dict[str, str]:
@@ -105,6 +109,25 @@ def _plans(
             parts = (None,) * session.settings.runs
             plans.append(Plan(f"{name}{end}", "frames/s", task, theirs, parts))
     return plans
+
+
+def _quick(
+    session: Session, card: ModelCard, places: Places, *, peers: dict[str, Task]
+) -> Iterator[Row]:
+    """YuNet in bfloat16, with the share of its own faces in fp32 that it finds in the frames."""
+    plans = []
+    for (width, height), place in places.items():
+        task = {
+            "job": "detect", "detector": card.name, "engine": session.settings.engine,
+            "frames": str(place), "together": False, "arithmetic": QUICK,
+        }  # fmt: skip
+        theirs = {name: {**task, **more} for name, more in peers.items()}
+        name = f"{card.name}/{QUICK}/{width}x{height}"
+        plans.append(Plan(name, "frames/s", task, theirs, (None,) * session.settings.runs))
+    for outcome in session.runs(cpu_threads()).measure(plans):
+        yield from outcome.rows()
+        unit = f"share of {outcome.facts['expected']} faces"
+        yield quantity(f"{outcome.plan.name}/recall", unit, outcome.facts["recall"])
 
 
 def _peer(session: Session, card: ModelCard, family: str) -> dict[str, Task]:

@@ -22,6 +22,8 @@ from facenet.apps.jobs.peers import worker
 
 OURS = "facenet"
 """The name of ourselves among the systems."""
+PLAIN = "a plain loop"
+"""A second process of ours that trains as tutorials do."""
 PATIENCE = 1800.0
 """Seconds after which a system that does not answer counts as hung."""
 LONGEST = 1 << 20

@@ -13,11 +13,13 @@ import numpy as np
 
 from facenet.apps.jobs.benching.floor import PROBE, probe_feed, probe_graph, probe_work
 from facenet.apps.jobs.peers.worker import Job, keep_to, talk
+from facenet.apps.jobs.training import training_room
 from facenet.errors import FacenetError, ImageError, InputError
 from facenet.faces.detect import Detector
 from facenet.faces.detectors import open_detector
 from facenet.faces.embed import Embedder
 from facenet.faces.strided import Strided, recall_against
+from facenet.faces.yunet import YunetSettings
 from facenet.gallery.compare import People
 from facenet.images import load_image
 from facenet.models.catalog import DEFAULT_DETECTOR
@@ -48,7 +50,8 @@ def _settings(task: Task) -> EngineSettings:
 
 
 def _detector(task: Task) -> Detector:
-    return open_detector(task["detector"], _settings(task))
+    quick = YunetSettings(arithmetic=task["arithmetic"]) if "arithmetic" in task else None
+    return open_detector(task["detector"], _settings(task), options=quick)
 
 
 def _embedder(task: Task) -> Embedder:
@@ -88,11 +91,18 @@ class Ours:
             "detect": self._detect, "embed": self._embed, "pipeline": self._pipeline,
             "stage": self._stage, "strided": self._strided,
             "latency": self._latency, "arithmetic": self._arithmetic,
+            "train": self._train,
         }  # fmt: skip
         return jobs[task["job"]](task)
 
     def _detect(self, task: Task) -> Opened:
+        """A detector; what it loses in another arithmetic than fp32 is a fact."""
         detector, frames = self._parts.detector(task), list(np.load(task["frames"]))
+        facts = {}
+        if "arithmetic" in task:
+            exact = self._parts.detector({k: v for k, v in task.items() if k != "arithmetic"})
+            recall = recall_against(detector.detect(frames), exact.detect(frames))
+            facts = {"recall": recall.share, "expected": recall.faces}
 
         def together(part: Any) -> Mapping[str, Any]:
             return {"items": len(frames), "faces": sum(map(len, detector.detect(frames)))}
@@ -101,7 +111,7 @@ class Ours:
             found = [detector.detect([frame])[0] for frame in frames]
             return {"items": len(frames), "faces": sum(map(len, found))}
 
-        return together if task["together"] else one_by_one, {}
+        return together if task["together"] else one_by_one, facts
 
     def _embed(self, task: Task) -> Opened:
         embedder, batch = self._parts.embedder(task), int(task["batch"])
@@ -123,6 +133,20 @@ class Ours:
             return {"items": len(part), "faces": faces}
 
         return job, recognizer.embedder.engine
+
+    def _train(self, task: Task) -> Opened:
+        """A step of training on random pictures; "plain": as a tutorial writes it."""
+        room, network, batch = training_room("rehearsal"), task["network"], int(task["batch"])
+        if task["precision"] == "plain":
+            step = room.plain(network, batch)
+        else:
+            step = room.rehearsed(network, batch, precision=task["precision"])
+
+        def job(part: Any) -> Mapping[str, Any]:
+            step()
+            return {"items": batch}
+
+        return job, {}
 
     def _strided(self, task: Task) -> Opened:
         """Every n-th frame; what is lost against detection in each is a fact."""

@@ -23,7 +23,7 @@ PART = 500
 """Files of a part at most."""
 LEAST_PART = 8
 """Files of a part at least; fewer than five of these are taken whole in each run."""
-QUICK_FILES = 100
+QUICK_FILES = 400
 STAGES = {"read": "photos/s", "detect": "photos/s", "embed": "faces/s"}
 STAGE_FILES = 32
 LEAST_FOR_SLOPE = 2000

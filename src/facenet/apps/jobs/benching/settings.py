@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from facenet.apps.jobs.benching.link import OURS, OURS_COMMAND, Link, System, peer_command
+from facenet.apps.jobs.benching.link import OURS, OURS_COMMAND, PLAIN, Link, System, peer_command
 from facenet.apps.jobs.peers.worker import SYSTEMS
 from facenet.errors import SettingsError
 from facenet.models.engine import ENGINES
@@ -78,6 +78,6 @@ class BenchSettings:
 
     def open(self, name: str, threads: int) -> System:
         """A process that measures facenet or a peer."""
-        if name == OURS:
-            return Link(OURS, OURS_COMMAND, threads=threads)
+        if name in (OURS, PLAIN):
+            return Link(name, OURS_COMMAND, threads=threads)
         return Link(name, peer_command(name, self.python_of(name)), threads=threads)

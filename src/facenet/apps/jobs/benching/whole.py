@@ -17,6 +17,7 @@ from facenet.apps.jobs.benching.rows import Row
 from facenet.apps.jobs.benching.runs import Ledger, require_rows
 from facenet.apps.jobs.benching.session import Session
 from facenet.apps.jobs.benching.settings import BenchSettings
+from facenet.apps.jobs.benching.training import train
 from facenet.apps.jobs.searchbench import SearchBench, measure_search
 from facenet.errors import FacenetError
 from facenet.models.store import ModelStore
@@ -71,6 +72,7 @@ STAGES: Mapping[str, Callable[[Session], Iterator[Row]]] = {
     "pipeline": pipeline,
     "latency": latency,
     "search": search,
+    "train": train,
 }
 """What can be measured, by name; the order in which all are."""
 

@@ -129,11 +129,27 @@ class FacenetPytorch:
         """The job of a task."""
         jobs: Mapping[str, Callable[[Mapping[str, Any]], Job]] = {
             "detect": self._detect, "embed": self._embed,
-            "pipeline": self._pipeline, "latency": self._latency,
+            "pipeline": self._pipeline, "latency": self._latency, "train": self._train,
         }  # fmt: skip
         notes = [] if task["job"] == "detect" else [RANDOM]
         facts = versions("facenet-pytorch", "torch", "numpy")
         return jobs[task["job"]](task), {**facts, "notes": notes}
+
+    def _train(self, task: Mapping[str, Any]) -> Job:
+        """Its network in the loop of its own example, on random pictures of 160 pixels."""
+        torch, batch, classes = self.torch, int(task["batch"]), 1000
+        network = self.system.InceptionResnetV1(classify=True, num_classes=classes).train()
+        optimiser = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
+        images = torch.randn(batch, 3, SIDE, SIDE)
+        labels = torch.randint(0, classes, (batch,))
+
+        def job(part: Any) -> Mapping[str, Any]:
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(images), labels).backward()
+            optimiser.step()
+            return {"items": batch}
+
+        return job
 
     def _detect(self, task: Mapping[str, Any]) -> Job:
         frames = self.numpy.load(task["frames"])
