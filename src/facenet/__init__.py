@@ -72,7 +72,9 @@ _NAMES = {
     "identify": "shortcuts",
     "load_image": "images",
     "read_video": "images",
+    "resume_training": "train.runs",
     "select_faces": "faces.detect",
+    "train_embedder": "train.runs",
     "verify": "shortcuts",
 }
 
@@ -145,6 +147,10 @@ if TYPE_CHECKING:
         embed as embed,
         identify as identify,
         verify as verify,
+    )
+    from facenet.train.runs import (
+        resume_training as resume_training,
+        train_embedder as train_embedder,
     )
     from facenet.types import Face as Face, Faces as Faces
 

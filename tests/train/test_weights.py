@@ -22,11 +22,13 @@ from facenet.errors import (
     UnknownModelError,
 )
 from facenet.models.card import Preprocess
-from facenet.models.catalog import package_folder
+from facenet.models.catalog import find_card, package_folder
 from facenet.models.convert.inception_resnet_v1 import inception_resnet_v1
 from facenet.models.engine import EngineSettings, open_engine
 from facenet.models.importing import import_model
 from facenet.models.recognising import Found, read_model
+from facenet.models.store import ModelStore
+from facenet.pytorch import InceptionResnetV1
 from facenet.train.backbones import BACKBONES, build_backbone
 from facenet.train.backbones.facenet_weights import graph_weights
 from facenet.train.backbones.inception_resnet_v1 import FacenetSettings
@@ -183,6 +185,18 @@ def test_a_graph_of_facenet_becomes_the_network_again(inception, home):
         assert np.max(np.abs(run(network, images) - right)) < 1e-5 * np.max(np.abs(right))
     with pytest.raises(ModelFileError, match="mine should have the layers of SmallNet; layers"):
         load_into(small(), "mine")
+
+
+def test_the_published_model_is_facenet_pytorchs_network(casia_graph, home):
+    card = find_card("facenet-casia-webface")
+    store = ModelStore()
+    store.pull(card, given=casia_graph)
+    network = InceptionResnetV1(pretrained="casia-webface", num_classes=5).eval()
+    images = noise(2, 160)
+    right = answer(store.files(card)["facenet-casia-webface"], images)
+    assert np.max(np.abs(run(network, images) - right)) < 1e-5
+    network.classify = True
+    assert run(network, images).shape == (2, 5)
 
 
 def test_an_exported_iresnet_is_found_with_its_free_normalisations(home, tmp_path):

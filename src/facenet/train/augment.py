@@ -75,7 +75,7 @@ PLAIN = AugmentSettings(flip=False)
 def augmented(
     image: ImageArray, size: int, settings: AugmentSettings, random: np.random.Generator
 ) -> ImageArray:
-    """A picture as it is learnt from: uint8 (h, w, 3) RGB -> uint8 (size, size, 3) RGB."""
+    """A picture as it is learnt from: uint8 (H, W, 3) RGB -> uint8 (size, size, 3) RGB."""
     if settings.rotate:
         image = rotate(image, random.uniform(-settings.rotate, settings.rotate))
     image = fit(image, size, settings, random)
@@ -90,7 +90,7 @@ def augmented(
 
 
 def rotate(image: ImageArray, degrees: float) -> ImageArray:
-    """Turn uint8 (h, w, 3) about its middle, counter-clockwise, bicubic; black comes in."""
+    """Turn uint8 (H, W, 3) about its middle, counter-clockwise, bicubic; black comes in."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_CUBIC))
@@ -99,7 +99,7 @@ def rotate(image: ImageArray, degrees: float) -> ImageArray:
 def fit(
     image: ImageArray, size: int, settings: AugmentSettings, random: np.random.Generator
 ) -> ImageArray:
-    """Bring uint8 (h, w, 3) to (size, size, 3), as `crop` and `fit` of the settings say."""
+    """Bring uint8 (H, W, 3) to (size, size, 3), as `crop` and `fit` of the settings say."""
     height, width = image.shape[:2]
     if settings.fit == "resize":
         small = size / min(height, width)
@@ -111,7 +111,7 @@ def fit(
 
 
 def padded(image: ImageArray, size: int) -> ImageArray:
-    """Black around uint8 (h, w, 3), so that no side is shorter than `size`; the spare pixel of an
+    """Black around uint8 (H, W, 3), so that no side is shorter than `size`; the spare pixel of an
     odd number goes to the right and below, as in TensorFlow."""
     if min(image.shape[:2]) >= size:
         return image
@@ -124,7 +124,7 @@ def padded(image: ImageArray, size: int) -> ImageArray:
 
 
 def window(image: ImageArray, size: int, random: np.random.Generator | None) -> ImageArray:
-    """Cut (size, size, 3) out of uint8 (h, w, 3): at a random place, or the middle for None."""
+    """Cut (size, size, 3) out of uint8 (H, W, 3): at a random place, or the middle for None."""
     spare = [side - size for side in image.shape[:2]]
     if random is None:
         top, left = (extra // 2 for extra in spare)
@@ -134,7 +134,7 @@ def window(image: ImageArray, size: int, random: np.random.Generator | None) -> 
 
 
 def crop_paste(image: ImageArray, random: np.random.Generator) -> ImageArray:
-    """Keep a random part of uint8 (h, w, 3) where it is, black around it."""
+    """Keep a random part of uint8 (H, W, 3) where it is, black around it."""
     height, width = image.shape[:2]
     for _ in range(TRIES):
         area = height * width * random.uniform(*AREA)
@@ -149,7 +149,7 @@ def crop_paste(image: ImageArray, random: np.random.Generator) -> ImageArray:
 
 
 def low_resolution(image: ImageArray, random: np.random.Generator) -> ImageArray:
-    """Shrink uint8 (h, w, 3) to a random part of its side and enlarge it again, each with an
+    """Shrink uint8 (H, W, 3) to a random part of its side and enlarge it again, each with an
     interpolation drawn from five."""
     height, width = image.shape[:2]
     share = random.uniform(*SIDE)
@@ -160,7 +160,7 @@ def low_resolution(image: ImageArray, random: np.random.Generator) -> ImageArray
 
 
 def colour_jitter(image: ImageArray, random: np.random.Generator) -> ImageArray:
-    """Change brightness, contrast and saturation of uint8 (h, w, 3), in random order."""
+    """Change brightness, contrast and saturation of uint8 (H, W, 3), in random order."""
     changes: tuple[Callable[[ImageArray, float], ImageArray], ...]
     changes = (brightness, contrast, saturation)
     factors = random.uniform(1 - JITTER, 1 + JITTER, size=len(changes))
@@ -170,29 +170,29 @@ def colour_jitter(image: ImageArray, random: np.random.Generator) -> ImageArray:
 
 
 def brightness(image: ImageArray, factor: float) -> ImageArray:
-    """Away from black: uint8 (h, w, 3), every value times the factor, as Pillow's enhancer."""
+    """Away from black: uint8 (H, W, 3), every value times the factor, as Pillow's enhancer."""
     return _blended(np.zeros((1, 1, 1), np.uint8), image, factor)
 
 
 def contrast(image: ImageArray, factor: float) -> ImageArray:
-    """Away from the mean grey of uint8 (h, w, 3), as Pillow's enhancer."""
+    """Away from the mean grey of uint8 (H, W, 3), as Pillow's enhancer."""
     mean = int(grey(image).mean() + 0.5)
     return _blended(np.full((1, 1, 1), mean, np.uint8), image, factor)
 
 
 def saturation(image: ImageArray, factor: float) -> ImageArray:
-    """Away from the grey picture of uint8 (h, w, 3), as Pillow's enhancer."""
+    """Away from the grey picture of uint8 (H, W, 3), as Pillow's enhancer."""
     return _blended(grey(image)[:, :, None], image, factor)
 
 
 def grey(image: ImageArray) -> ImageArray:
-    """Luma of uint8 (h, w, 3) as Pillow rounds it (ITU-R 601): uint8 (h, w)."""
+    """Luma of uint8 (H, W, 3) as Pillow rounds it (ITU-R 601): uint8 (H, W)."""
     weights = np.array([19595, 38470, 7471], np.uint32)
     return np.asarray((image @ weights + 0x8000) >> 16, np.uint8)
 
 
 def recompress(image: ImageArray, quality: int) -> ImageArray:
-    """What is left of uint8 (h, w, 3) RGB after a JPEG of that quality, 1 to 100."""
+    """What is left of uint8 (H, W, 3) RGB after a JPEG of that quality, 1 to 100."""
     bgr = np.ascontiguousarray(image[:, :, ::-1])
     stored = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB), np.uint8)

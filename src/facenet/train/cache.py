@@ -29,11 +29,11 @@ class PictureCache:
         return len(self._pictures)
 
     def get(self, row: int) -> ImageArray | None:
-        """The picture of a row, uint8 (h, w, 3), which nobody may write to; None: not kept."""
+        """The picture of a row, uint8 (H, W, 3), which nobody may write to; None: not kept."""
         return self._pictures.get(row)
 
     def keep(self, row: int, picture: ImageArray) -> None:
-        """Keep a picture, uint8 (h, w, 3), where there is room for it."""
+        """Keep a picture, uint8 (H, W, 3), where there is room for it."""
         with self._lock:
             if row not in self._pictures and self.bytes + picture.nbytes <= self.limit:
                 picture.setflags(write=False)

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from facenet.errors import DataError, MissingExtraError, StorageError
+from facenet.errors import DataError, StorageError
 
 STATE = "state.json"
 OLD, NEW = ".old", ".new"
@@ -91,12 +93,6 @@ def packed(tensors: Tensors) -> bytes:
 
     Tensors that share memory are written once each, in the plain order of memory.
     """
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise MissingExtraError(
-            "Training needs the extra train: pip install 'facenet[train]'."
-        ) from error
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -122,9 +118,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_part(path: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:

@@ -29,13 +29,14 @@ def chosen(what: str, name: str, choices: Mapping[str, K]) -> K:
 def settings_from(kind: type[T], values: Any, where: str) -> T:
     """A settings dataclass from a mapping, nested ones included.
 
-    where: as the user finds it, such as "loss" or "loop". Lists become tuples, whole numbers serve
+    where: as the user finds it, such as "loss" or "loop"; "" for the whole. Lists become tuples, whole numbers serve
     as floats. Raises SettingsError for what is no mapping, an unknown key (with the nearest known
     one), a missing one and a value of another type.
     """
+    what = where or "the configuration"
     if not isinstance(values, Mapping):
         raise SettingsError(
-            f"{where} should be a section of `key: value` lines; got {values!r:.80}. "
+            f"{what} should be a section of `key: value` lines; got {values!r:.80}. "
             f"Known keys: {', '.join(f.name for f in _fields(kind))}."
         )
     known = [f.name for f in _fields(kind)]
@@ -44,7 +45,7 @@ def settings_from(kind: type[T], values: Any, where: str) -> T:
             near = get_close_matches(str(key), known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise SettingsError(
-                f"{where} has no key {str(key)[:60]!r}.{hint} Known keys: {', '.join(known)}."
+                f"{what} has no key {str(key)[:60]!r}.{hint} Known keys: {', '.join(known)}."
             )
     missing = [
         f.name
@@ -52,9 +53,10 @@ def settings_from(kind: type[T], values: Any, where: str) -> T:
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING
     ]
     if missing:
-        raise SettingsError(f"{where} should give {', '.join(missing)}; it does not. Add it.")
+        raise SettingsError(f"{what} should give {', '.join(missing)}; it does not. Add it.")
     hints = get_type_hints(kind)
-    given = {key: _fitted(values[key], hints[key], f"{where}.{key}") for key in values}
+    inside = f"{where}." if where else ""
+    given = {key: _fitted(values[key], hints[key], f"{inside}{key}") for key in values}
     return kind(**given)
 
 

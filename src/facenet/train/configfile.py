@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facenet.errors import MissingExtraError, SettingsError
+import yaml
+
+from facenet.errors import SettingsError
 from facenet.files import written
 from facenet.train.settings import Config, config_from
 
@@ -52,7 +54,6 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
 
 def write_config(config: Config, path: Path) -> None:
     """Write all settings, the unchanged ones too. Raises StorageError when the disk is full."""
-    yaml = _yaml()
     with written(path) as file:
         file.write(yaml.safe_dump(config.to_dict(), sort_keys=False, width=100).encode())
 
@@ -79,15 +80,14 @@ def _text(path: Path) -> str:
 
 
 def _parsed(text: str, origin: str) -> Any:
-    yaml = _yaml()
     try:
-        _check_shape(yaml, text, origin)
+        _check_shape(text, origin)
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{origin} should be YAML; {' '.join(str(error).split())}.") from error
 
 
-def _check_shape(yaml: Any, text: str, origin: str) -> None:
+def _check_shape(text: str, origin: str) -> None:
     """Refuse aliases, by which a small file becomes a huge one, and deep nesting, which is slow."""
     depth = 0
     for event in yaml.parse(text):
@@ -97,16 +97,6 @@ def _check_shape(yaml: Any, text: str, origin: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise SettingsError(f"{origin} should have at most {DEEPEST} levels; it has more.")
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError(
-            "Training needs the extra train: pip install 'facenet[train]'."
-        ) from error
-    return yaml
 
 
 def _copied(value: Any) -> Any:

@@ -186,7 +186,7 @@ class Loader:
         coming.images[part] = standardise(crops, self.preprocess)
 
     def _usable(self, row: int) -> tuple[ImageArray, int]:
-        """The picture of a row, uint8 (h, w, 3), or the next usable one, and its row."""
+        """The picture of a row, uint8 (H, W, 3), or the next usable one, and its row."""
         reason = ""
         for other in islice(self._candidates(row), MAX_TRIES):
             try:

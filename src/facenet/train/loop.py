@@ -19,8 +19,8 @@ from facenet.train.journal import Journal
 from facenet.train.opening import Material
 from facenet.train.report import write_report
 from facenet.train.runfolder import BEST, LAST, write_judgements
-from facenet.train.schedules import Schedule, ScheduleSettings
-from facenet.train.settings import StageSettings
+from facenet.train.schedules import Schedule
+from facenet.train.settings import Config
 from facenet.train.stages import planned
 from facenet.train.training import Training, finite
 from facenet.train.tripwire import NotFinite, check_setbacks, dump_batch, first_loss_note
@@ -71,11 +71,7 @@ class Loop:
         self._folder, self._watch = folder, watch
         self._config = training.config
         self._stages = planned(self._config, material.steps_per_epoch)
-        per_epoch = material.steps_per_epoch
-        self._schedules = [
-            Schedule(stage_rates(self._config.schedule, settings), per_epoch, length)
-            for settings, length in self._stages
-        ]
+        self._schedules = stage_schedules(self._config, material.steps_per_epoch)
         self._journal = Journal(folder)
         self._meter = _Meter()
         self._setbacks: list[int] = []
@@ -128,6 +124,7 @@ class Loop:
                     break
                 self._keep_up()
                 if self._watch.stopped():
+                    self._require_finite()
                     self._save()
                     return
         self._end_stage()
@@ -146,7 +143,7 @@ class Loop:
             begun = time.perf_counter()
             scalars = self._training.take_step(batches, rate)
             self._last = (batches, scalars)
-            if not (finite(scalars) and self._training.weights_finite()):
+            if not finite(scalars):
                 raise self._not_finite(progress.step)
             self._check_first(scalars, batches)
             self._meter.add(batches, time.perf_counter() - begun)
@@ -156,6 +153,11 @@ class Loop:
         total = sum(length for _, length in self._stages)
         most = self._config.loop.max_steps
         self._watch.done(progress.step + 1, min(most or total, total), self._meter.words())
+
+    def _require_finite(self) -> None:
+        """Weights are looked at before they are judged or saved."""
+        if not self._training.weights_finite():
+            raise self._not_finite(self._training.progress.step - 1)
 
     def _not_finite(self, step: int) -> NotFinite:
         """The step that went wrong, with what it saw written down."""
@@ -186,13 +188,19 @@ class Loop:
     def _keep_up(self) -> None:
         """Validate and save where it is time to."""
         step, loop = self._training.progress.step, self._config.loop
-        if step % (loop.validate_every or self._material.steps_per_epoch) == 0:
+        epoch = self._material.steps_per_epoch
+        judges = step % (loop.validate_every or epoch) == 0
+        saves = step % (loop.save_every or epoch) == 0
+        if judges or saves:
+            self._require_finite()
+        if judges:
             self._validate()
-        if step % (loop.save_every or self._material.steps_per_epoch) == 0:
+        if saves:
             self._save()
 
     def _end_stage(self) -> None:
         training = self._training
+        self._require_finite()
         self._validate()
         training.advance(stage=training.progress.stage + 1, stage_begin=training.progress.step)
         if training.progress.stage < len(self._stages):
@@ -262,9 +270,18 @@ class Loop:
         )
 
 
-def stage_rates(schedule: ScheduleSettings, stage: StageSettings) -> ScheduleSettings:
-    """The run's schedule with the stage's own rate. Raises SettingsError where a file gives it."""
-    return schedule if stage.rate is None else replace(schedule, rate=stage.rate)
+def stage_schedules(config: Config, steps_per_epoch: int) -> list[Schedule]:
+    """The learning rates of each stage.
+
+    Raises SettingsError for rates that do not fit its length, or when a file gives them already.
+    """
+    schedules = []
+    for settings, length in planned(config, steps_per_epoch):
+        rates = config.schedule
+        if settings.rate is not None:
+            rates = replace(rates, rate=settings.rate)
+        schedules.append(Schedule(rates, steps_per_epoch, length))
+    return schedules
 
 
 class _Meter:

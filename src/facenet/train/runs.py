@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from facenet.errors import SettingsError
 from facenet.train.centres import begin_at_centres
-from facenet.train.loop import Loop, Summary, Watch
+from facenet.train.configfile import read_config
+from facenet.train.loop import Loop, Summary, Watch, stage_schedules
 from facenet.train.opening import Material, open_backbone, open_material
 from facenet.train.runfolder import (
     begin_folder,
@@ -15,6 +18,7 @@ from facenet.train.runfolder import (
     open_folder,
 )
 from facenet.train.settings import Config
+from facenet.train.stages import learning_blocks
 from facenet.train.training import Training
 
 SAME = ("torch", "threads", "machine")
@@ -22,22 +26,43 @@ SAME = ("torch", "threads", "machine")
 
 
 def train_embedder(
-    config: Config, out: str | os.PathLike[str], *, watch: Watch | None = None
+    recipe: Config | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    changes: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Summary:
-    """Train as the configuration says, in a new folder.
+    """Train as the recipe says, in a new folder.
 
-    out: of the run. watch: who looks on, and may stop it. Raises TrainingError when there is a run
-    in it, DataError for pictures that cannot be used, StorageError when the disk is full.
+    recipe: settings, or a YAML file of them. out: folder of the run. changes: to the file, such as
+    "loop.batch=32". watch: who looks on, and may stop it. Raises SettingsError for settings that
+    do not exist, TrainingError when there is a run in the folder, DataError for pictures that
+    cannot be used, StorageError when the disk is full.
     """
     folder, watch = Path(out), watch or Watch()
+    config = _settings(recipe, changes)
     material = open_material(config)
     backbone = open_backbone(config)
     training = Training(config, len(material.training.people), backbone)
+    stage_schedules(config, material.steps_per_epoch)
+    for stage in config.stages:
+        learning_blocks(backbone, stage.part)
     if config.start.model is not None and config.start.centres == "data":
         begin_at_centres(training, material.training, watch)
     begin_folder(folder, config, backbone, material.whole)
     _tell_skipped(material, watch)
     return Loop(training, material, folder, watch).run()
+
+
+def _settings(recipe: Config | str | os.PathLike[str], changes: Sequence[str]) -> Config:
+    if not isinstance(recipe, Config):
+        return read_config(Path(recipe), changes)
+    if changes:
+        raise SettingsError(
+            f"changes are of a recipe's file; settings came, and {len(changes)} changes. Change "
+            "the settings themselves, with dataclasses.replace."
+        )
+    return recipe
 
 
 def resume_training(out: str | os.PathLike[str], *, watch: Watch | None = None) -> Summary:

@@ -252,7 +252,7 @@ def config_from(values: Mapping[str, Any]) -> Config:
     stages = values.get("stages")
     if isinstance(stages, list | tuple):
         values["stages"] = [{"part": one} if isinstance(one, str) else one for one in stages]
-    config = settings_from(Config, values, "the configuration")
+    config = settings_from(Config, values, "")
     for section in config.losses():
         options("loss", section, LOSSES)
     options("backbone", config.backbone, BACKBONES)

@@ -66,7 +66,7 @@ def calibrate(
     recognition: Recognition,
     calibrating: Calibrating,
 ) -> int:
-    """Measure false-match rates and probabilities on your own pictures.
+    """Measure error rates and probabilities on your own pictures.
 
     From then on verify and identify decide by them; `--calibration card` goes back to the rates
     that came with the model.

@@ -24,7 +24,7 @@ def export(
         bool, typer.Option("--overwrite", help="Replace a model of your own of this name.")
     ] = False,
 ) -> int:
-    """Make a model of a training run: an ONNX file with a card, in FACENET_HOME.
+    """Make a model of a training run: an ONNX file and its card.
 
     The graph is compared with the network and not published when it answers otherwise. --model NAME
     works in every command from then on; 8-bit files come from `facenet models quantize NAME`.

@@ -51,7 +51,7 @@ def detect(
     draw: Annotated[Path | None, typer.Option(help="Folder for annotated copies.")] = None,
     reduced_decoding: Reduced = False,
 ) -> int:
-    """Find the faces of photos and videos: box, score, five landmarks.
+    """Find the faces of photos and videos: boxes and landmarks.
 
     Prints CSV, or JSON with --json: photo, box, detection_score, landmarks; of a video named by
     itself also frame and time_s. Boxes are x1 y1 x2 y2 in pixels of the upright photo. A photo

@@ -62,7 +62,7 @@ def finetune(
     out: Annotated[Path | None, typer.Option(help="Folder of the new run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
 ) -> int:
-    """Make a model better at the people of a folder, and prove that it lost nothing.
+    """Make a model better at the people of a folder, with proof.
 
     Aligns the pictures, trains in stages, and compares old and new model on people and pictures
     that were held out. Prints that table. Exit code 1 when the new model lost too much: it is then

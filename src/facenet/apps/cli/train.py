@@ -24,7 +24,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the new run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
 ) -> int:
-    """Train an embedder from pictures of people; Ctrl-C stops it so that it can go on.
+    """Train an embedder from pictures of people; stop and go on.
+
+    Ctrl-C ends it after the step under way, with a checkpoint to go on from.
 
     Prints how it ended, with the best validation accuracy. RUN holds checkpoints (last, best),
     metrics.jsonl and report.html; `facenet export RUN --name NAME` makes a model of it. Exit code

@@ -19,15 +19,19 @@ def export_run(
     which: str | None = None,
     store: ModelStore | None = None,
     overwrite: bool = False,
+    anyway: bool = False,
 ) -> ModelCard:
     """Put the weights of a run of `facenet train` into the model store under a name.
 
-    which: "best" or "last"; None: best where there is one. The card of the best weights has the
-    figures and false-match rates of the run's validation, which are theirs alone. Raises DataError
-    for a folder that is no run, MissingExtraError without torch, ModelFileError for weights of
-    another network and for a graph that does not answer as they do, SettingsError for a name that
-    is taken, StorageError.
+    which: "best" or "last"; None: best where there is one. anyway: also a model that failed the
+    gate of `facenet finetune`. The card of the best weights has the figures and false-match rates
+    of the run's validation, which are theirs alone. Raises DataError for a folder that is no run,
+    TrainingError for a model that failed its gate, MissingExtraError without torch, ModelFileError
+    for weights of another network and for a graph that does not answer as they do, SettingsError
+    for a name that is taken, StorageError.
     """
+    if not anyway:
+        training_room("gaterecord").check_gate(run)
     export, files = training_room("export"), training_room("weightfiles")
     found = files.read_run(run, which)
     told = _judged(run, found.card) if found.which == BEST else found.card

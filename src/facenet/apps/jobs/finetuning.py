@@ -172,7 +172,9 @@ def resume_finetuning(out: Path, publishing: Publishing, *, note: Note, done: Do
         outcome = _judged(settings, out, whole, roles, summary.steps, done)
         ended = replace(ended, gate=outcome, refused=refusal(outcome))
     if publishing.name and (publishing.anyway or ended.refused is None):
-        card = export_run(out, publishing.name, overwrite=publishing.overwrite)
+        card = export_run(
+            out, publishing.name, overwrite=publishing.overwrite, anyway=publishing.anyway
+        )
         ended = replace(ended, published=card.name)
     return ended
 

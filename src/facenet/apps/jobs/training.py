@@ -7,18 +7,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facenet.errors import MissingExtraError, SettingsError
+from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
     from facenet.train.loop import Summary
 
-PARTS = ("torch", "safetensors", "yaml")
-RECIPES = Path(__file__).parents[2] / "recipes"
-"""The recipes inside an installed facenet."""
+PLACES = (Path(__file__).parents[2] / "recipes", Path(__file__).parents[4] / "recipes")
+RECIPES = next((place for place in PLACES if place.is_dir()), PLACES[0])
+"""The recipes inside an installed facenet, or those of its checkout."""
 
 
 def train(
@@ -57,12 +56,6 @@ def train(
 
 def training_room(module: str) -> Any:
     """A module of `facenet.train`. Raises MissingExtraError without what training needs."""
-    missing = [part for part in PARTS if find_spec(part) is None]
-    if missing:
-        raise MissingExtraError(
-            f"Training needs {', '.join(missing)}, which are not installed: "
-            "pip install 'facenet[train]'."
-        )
     return import_module(f"facenet.train.{module}")
 
 
