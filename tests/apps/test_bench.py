@@ -97,7 +97,7 @@ def test_detect_measures_three_sizes_the_floor_and_every_fourth_frame(clip):
         assert (row["unit"], row["runs"], row["peer"]) == ("frames/s", 5, "facenet-pytorch")
         assert (row["median"], row["peer_median"]) == (pytest.approx(100), pytest.approx(20))
         assert row["ratio"] == pytest.approx(5)
-        assert rows[f"mtcnn/{size}/batch6"]["peer"] is None
+        assert rows[f"mtcnn/{size}/batch8"]["peer"] == "facenet-pytorch"
         assert rows[f"fastmtcnn/stride4/{size}/recall"]["median"] == 0.75
         floor = rows[f"mtcnn/{size}/floor"]
         assert floor["ratio"] == pytest.approx(10 / floor["median"])  # 10 ms a frame
@@ -106,7 +106,7 @@ def test_detect_measures_three_sizes_the_floor_and_every_fourth_frame(clip):
     assert rows["arithmetic/bf16"]["median"] == pytest.approx(100)
     assert rows["mtcnn/memory"]["median"] == 100
     assert found["machine"]["peers"]["facenet-pytorch"]["facenet-pytorch"] == "1.0"
-    assert "Detectors saw 6 frames of Clip One.mkv." in found["notes"]
+    assert "Detectors saw 8 frames of Clip One.mkv." in found["notes"]
     assert any(note.startswith("yunet was not measured: it is not on") for note in found["notes"])
     opened = [name for name, what in seen if what == "closed"]
     assert sorted(set(opened)) == ["facenet", "facenet-pytorch"]
@@ -128,7 +128,7 @@ def test_a_yunet_is_measured_in_bfloat16_too_with_what_that_loses(home, tmp_path
 
 def test_without_a_video_the_examples_are_looked_at_and_nothing_is_skipped_over(home):
     found = measure(["detect"], BenchSettings(quick=True), opening=fakes([], facenet=0.01))
-    assert any("group.jpg, 6 times at other heights" in note for note in found["notes"])
+    assert any("group.jpg, 8 times at other heights" in note for note in found["notes"])
     assert any(note.startswith("fastmtcnn was not measured") for note in found["notes"])
     assert not [name for name in rows_of(found) if name.startswith("fastmtcnn")]
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import platform
+import subprocess
+import sys
 import threading
 import tracemalloc
 import zipfile
@@ -19,7 +23,7 @@ from facenet.errors import EngineError, ImageError, InputError, SettingsError
 from facenet.faces.detect import select_faces
 from facenet.faces.embed import BATCH, Embedder
 from facenet.faces.flow import FlowLimits
-from facenet.faces.pipeline import SMALLEST, Pipeline, reduction
+from facenet.faces.pipeline import ARENAS, SMALLEST, Pipeline, reduction
 from facenet.types import Faces
 
 
@@ -236,6 +240,35 @@ def test_memory_does_not_grow_with_the_number_of_pictures():
     """A slope below half a megabyte in ten thousand pictures: the thirds that are compared lie
     1,600 apart."""
     assert grown(2400) < 80_000
+
+
+THREADS_AT_MALLOC = """
+import ctypes, sys, threading
+from facenet.faces.pipeline import Pipeline
+if sys.argv[1] == "pipeline":
+    list(Pipeline(None).run([]))
+together = threading.Barrier(9)
+def hold():
+    held = [bytearray(5000) for _ in range(100)]
+    together.wait()
+threads = [threading.Thread(target=hold) for _ in range(8)]
+[thread.start() for thread in threads]
+together.wait()
+ctypes.CDLL(None).malloc_stats()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone has arenas")
+def test_threads_share_few_arenas():
+    def arenas(which, **more):
+        command = [sys.executable, "-c", THREADS_AT_MALLOC, which]
+        plain = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+        ran = subprocess.run(command, capture_output=True, check=True, env=plain | more, text=True)
+        return ran.stderr.count("Arena ")
+
+    assert arenas("none") > 4
+    assert arenas("pipeline") == ARENAS
+    assert arenas("pipeline", MALLOC_ARENA_MAX="4") == 4
 
 
 def test_large_pictures_are_not_read_far_ahead():

@@ -5,7 +5,9 @@ See `flow` for how. A picture that cannot be used has a problem and stops nothin
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from stat import S_ISREG
@@ -25,6 +27,10 @@ LIMITS = FlowLimits()
 SMALLEST = 40
 """Pixels of the smallest face that MTCNN may be left with in a reduced picture."""
 _MANY = 1 << 30
+ARENAS = 2
+"""Places that all threads get their memory from."""
+_M_ARENA_MAX = -8
+"""Number of that option in glibc's `malloc.h`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +118,24 @@ class Pipeline:
                 "Reduced decoding leaves no whole pixels to hand back or to draw on. Leave one of "
                 "the two out."
             )
+        _keep_to_few_arenas()
         stages = _Work(self, color, pixels)
         return Flow(stages, self.limits).run(map(stages.drawn, sources))
+
+
+def _keep_to_few_arenas() -> None:
+    """Let all threads get their memory from two places instead of from one each.
+
+    What a thread frees stays with its own place (an arena of glibc's malloc), and grows there for
+    thousands of pictures: LFW took 660 MB, and takes 420. It holds for the whole process;
+    MALLOC_ARENA_MAX in the environment comes first. Elsewhere than on Linux nothing is done.
+    """
+    if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
+        return
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+    except AttributeError:  # not glibc
+        return
 
 
 def reduction(least: int, side: int = 0) -> int:

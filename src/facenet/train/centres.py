@@ -15,6 +15,7 @@ from facenet.train.crops import crop_batches
 from facenet.train.loop import Watch
 from facenet.train.opening import rows_by_person
 from facenet.train.training import Training
+from facenet.train.validation import device_of
 
 PER_PERSON = 20
 """Pictures of a person that make their centre."""
@@ -36,11 +37,12 @@ def begin_at_centres(training: Training, people: TrainingSet, watch: Watch) -> N
 def class_centres(backbone: nn.Module, people: TrainingSet, training: Training) -> Tensor:
     """Mean unit embedding of each person, unit length again: float32 (people, d)."""
     size = training.backbone.embedding_size
-    sums = torch.zeros(len(people.people), size)
+    where = device_of(training.backbone)
+    sums = torch.zeros(len(people.people), size, device=where)
     chosen = rows_by_person(people.labels, PER_PERSON)
     sources = ((row, people.read(row)) for row in chosen)
     for rows, crops in crop_batches(sources, training.config.preprocess):
-        inputs = torch.from_numpy(standardise(crops, training.config.preprocess))
+        inputs = torch.from_numpy(standardise(crops, training.config.preprocess)).to(where)
         found = nn.functional.normalize(backbone(inputs).float())
-        sums.index_add_(0, torch.from_numpy(people.labels[rows]), found)
+        sums.index_add_(0, torch.from_numpy(people.labels[rows]).to(where), found)
     return nn.functional.normalize(sums)

@@ -29,9 +29,9 @@ def chosen(what: str, name: str, choices: Mapping[str, K]) -> K:
 def settings_from(kind: type[T], values: Any, where: str) -> T:
     """A settings dataclass from a mapping, nested ones included.
 
-    where: as the user finds it, such as "loss" or "loop"; "" for the whole. Lists become tuples, whole numbers serve
-    as floats. Raises SettingsError for what is no mapping, an unknown key (with the nearest known
-    one), a missing one and a value of another type.
+    where: as the user finds it, such as "loss" or "loop"; "" for the whole. Lists become tuples,
+    whole numbers serve as floats. Raises SettingsError for what is no mapping, an unknown key (with
+    the nearest known one), a missing one and a value of another type.
     """
     what = where or "the configuration"
     if not isinstance(values, Mapping):

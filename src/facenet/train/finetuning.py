@@ -139,15 +139,15 @@ def usual_config(base: Loaded, *, train_batch_norm: bool = False) -> dict[str, A
     return {
         "preprocess": asdict(_preprocess(base)),
         "backbone": {"name": base.name, **asdict(base.settings)},
-        "start": {"distil": 1.0},
-        "loss": {"name": "cosface", "margin": 0.3, "scale": 64.0},
-        "optimiser": {"name": "sgd", "head_weight_decay": 0.0},
+        "start": {"distil": 10.0},
+        "loss": {"name": "cosface", "margin": 0.2, "scale": 32.0},
+        "optimiser": {"name": "sgd"},
         "schedule": {"name": "cosine"},
         "loop": {},
         "stages": [
             asdict(StageSettings("head", epochs=1, rate=0.05, batch_norm="frozen")),
-            asdict(StageSettings(last, epochs=2, rate=0.005, batch_norm=norms)),
-            asdict(StageSettings("all", epochs=3, rate=0.003, batch_norm=norms, layer_decay=0.7)),
+            asdict(StageSettings(last, epochs=2, rate=0.001, batch_norm=norms)),
+            asdict(StageSettings("all", epochs=3, rate=0.0005, batch_norm=norms, layer_decay=0.7)),
         ],
         "licence": base.card.licence.weights,
     }

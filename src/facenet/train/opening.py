@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facenet.data.filtering import read_filtered
-from facenet.data.splitting import split_people
+from facenet.data.splitting import split_images, split_people
 from facenet.data.trainingset import TrainingSet, open_training_set
 from facenet.errors import DataError
 from facenet.train.backbones.backbone import Backbone
@@ -19,7 +19,13 @@ from facenet.train.losses.labels import check_labels
 from facenet.train.sampling import Balanced, PeopleTimesImages, Shuffled
 from facenet.train.settings import Config
 from facenet.train.training import new_backbone
-from facenet.train.validation import ValidationSet, held_out, open_validation
+from facenet.train.validation import (
+    HELD_OUT,
+    HELD_OUT_PICTURES,
+    ValidationSet,
+    held_out,
+    open_validation,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,16 +82,21 @@ def open_material(config: Config) -> Material:
         cache_mb=config.data.cache_mb,
     )
     sets = tuple(open_validation(settings, config.seed) for settings in config.validation)
-    validation = (held_out(judged, config.seed), *sets) if judged is not None else sets
-    return Material(whole, training, sampling, loader, validation, config.loop.accumulate)
+    return Material(whole, training, sampling, loader, (*judged, *sets), config.loop.accumulate)
 
 
-def _divided(chosen: TrainingSet, config: Config) -> tuple[TrainingSet, TrainingSet | None]:
-    """People to learn, and people to judge by."""
-    if not config.data.hold_out:
-        return chosen, None
-    split = split_people(chosen.labels, config.data.hold_out, config.seed)
-    return chosen.subset(split.train), chosen.subset(split.held)
+def _divided(chosen: TrainingSet, config: Config) -> tuple[TrainingSet, tuple[ValidationSet, ...]]:
+    """Pictures to learn from, and those to judge by: of other people, of the same people."""
+    data, seed, judged = config.data, config.seed, list[ValidationSet]()
+    if data.hold_out:
+        split = split_people(chosen.labels, data.hold_out, seed)
+        judged.append(held_out(chosen.subset(split.held), seed, name=HELD_OUT))
+        chosen = chosen.subset(split.train)
+    if data.hold_out_images:
+        split = split_images(chosen.labels, data.hold_out_images, seed)
+        judged.append(held_out(chosen.subset(split.held), seed, name=HELD_OUT_PICTURES))
+        chosen = chosen.subset(split.train)
+    return chosen, tuple(judged)
 
 
 def _sampling(training: TrainingSet, config: Config) -> Sampling:

@@ -113,7 +113,7 @@ def check_unchanged(folder: Path, whole: TrainingSet) -> None:
     difference = manifest_difference(read_record(folder / DATA), whole.manifest())
     if difference is not None:
         raise TrainingError(
-            f"A run goes on with the pictures it began with; {difference} Bring them back, or "
+            f"A run goes on with the pictures it began with. {difference} Bring them back, or "
             f"begin a new run with start.model={folder}."
         )
 

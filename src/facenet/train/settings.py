@@ -22,6 +22,7 @@ from facenet.train.schedules import ScheduleSettings
 
 SAMPLINGS = ("shuffled", "balanced", "people")
 PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 BATCH_NORMS = ("trained", "frozen")
 CENTRES = ("data", "random")
 DATA_DEFAULTS: dict[str, Any] = {"power": 0.0, "people": 8, "images": 4, "epoch_batches": 0}
@@ -33,18 +34,21 @@ class DataSettings:
     """Which pictures, and in what order.
 
     train: folder of people, .rec file or folder that holds train.rec. min_images: people with
-    fewer are left out. hold_out: share of the people (0 to 1) kept from training, on whose
-    pictures every validation is done too. keep: a CSV of `data.filtering` that says which
-    pictures to keep, or nothing. sampling: "shuffled" (each picture once an epoch), "balanced"
-    (people as often as their number of pictures to the power `power`: 0 all alike, 1 natural) or
-    "people" (batches of `people` x `images`, for triplets). epoch_batches: batches of an epoch
-    whatever the size of the set, as facenet's epoch_size; 0: once through; not for balanced.
+    fewer are left out. hold_out: share of the people (0 to 1) kept from training, whose pictures
+    are judged in every validation. hold_out_images: the same for a share of each person's pictures:
+    that judges how well the people learned are known, not how well others would be. keep: a CSV of
+    `data.filtering` that says which pictures to keep, or nothing. sampling: "shuffled" (each
+    picture once an epoch), "balanced" (people as often as their number of pictures to the power
+    `power`: 0 all alike, 1 natural) or "people" (batches of `people` x `images`, for triplets).
+    epoch_batches: batches of an epoch whatever the size of the set, as facenet's epoch_size; 0:
+    once through; not for balanced.
     threads: that decode. cache_mb: megabytes of decoded pictures kept in memory.
     """
 
     train: str
     min_images: int = 1
     hold_out: float = 0.0
+    hold_out_images: float = 0.0
     keep: str | None = None
     sampling: str = "shuffled"
     power: float = DATA_DEFAULTS["power"]
@@ -57,6 +61,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         _one_of("data.sampling", self.sampling, SAMPLINGS)
         _within("data.hold_out", self.hold_out, 0, 0.9)
+        _within("data.hold_out_images", self.hold_out_images, 0, 0.9)
         _within("data.power", self.power, 0, 1)
         for name in ("min_images", "people", "images", "threads"):
             _at_least(f"data.{name}", getattr(self, name), 1)
@@ -148,6 +153,7 @@ class LoopSettings:
 
     batch: crops that go through the network together. accumulate: batches whose gradients make
     one step. epochs: where no stages are given. max_steps: end after so many steps; 0: no limit.
+    device: "cpu", "cuda", or "auto": FACENET_DEVICE where it names one of these, else cpu.
     precision: "fp32", or "bf16" (the backbone in bfloat16 by autocast; losses stay fp32).
     channels_last: memory order, faster for convolutions. checkpointing: compute blocks again
     instead of keeping them. clip: largest norm of the backbone's gradient; 0: none. average:
@@ -159,6 +165,7 @@ class LoopSettings:
     accumulate: int = 1
     epochs: float = 20.0
     max_steps: int = 0
+    device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
     checkpointing: bool = False
@@ -170,6 +177,7 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         _one_of("loop.precision", self.precision, PRECISIONS)
+        _one_of("loop.device", self.device, DEVICES)
         for name in ("batch", "accumulate", "log_every"):
             _at_least(f"loop.{name}", getattr(self, name), 1)
         for name in ("max_steps", "clip", "validate_every", "save_every"):

@@ -56,6 +56,7 @@ class Freezing:
     def enter(self, settings: StageSettings) -> None:
         """Make the stage's blocks learn and all others stay; again after every validation."""
         learning = learning_blocks(self._backbone, settings.part)
+        self._backbone.train()
         for name, modules in self._backbone.blocks().items():
             for module in modules:
                 module.train(name in learning)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from facenet.errors import ModelFileError, TrainingError
+from facenet.errors import EngineError, ModelFileError, TrainingError
+from facenet.models.home import environment
 from facenet.train.averaging import Average
 from facenet.train.backbones import BACKBONES, build_backbone
 from facenet.train.backbones.backbone import Backbone
@@ -53,6 +54,8 @@ class Training:
 
     def __init__(self, config: Config, classes: int, backbone: Backbone) -> None:
         self.config, self.classes, self.backbone = config, classes, backbone
+        self.device = device(config.loop.device)
+        self.backbone.to(self.device)
         self.backbone.checkpointed = config.loop.checkpointing
         if config.loop.channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,13 +115,13 @@ class Training:
         return all(bool(torch.isfinite(value).all()) for value in values)
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        images = batch.images
+        images = batch.images.to(self.device)
         if self.config.loop.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         lower = self.config.loop.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
+        with torch.autocast(self.device.type, torch.bfloat16) if lower else nullcontext():
             embeddings = self.backbone(images).float()
-        terms: dict[str, Tensor] = self.loss(embeddings, batch.labels)
+        terms: dict[str, Tensor] = self.loss(embeddings, batch.labels.to(self.device))
         if weight := self.config.start.distil:
             away = 1 - functional.cosine_similarity(embeddings, self._taught(images)).mean()
             terms = {**terms, "loss": terms["loss"] + weight * away, "distil": away}
@@ -127,7 +130,7 @@ class Training:
     def _taught(self, images: Tensor) -> Tensor:
         """What the model that training began from says of the crops: (n, d)."""
         if self._teacher is None:
-            self._teacher = new_backbone(self.config)
+            self._teacher = new_backbone(self.config).to(self.device)
             self._teacher.load_state_dict(self.begun)
             self._teacher.eval()
         with torch.no_grad():
@@ -139,7 +142,7 @@ class Training:
         learning = [p for p in self.backbone.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(learning, clip)
         of_loss = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
-        head = torch.stack(of_loss).norm() if of_loss else torch.zeros(())
+        head = torch.stack(of_loss).norm() if of_loss else torch.zeros((), device=self.device)
         return float(torch.stack([norm, head]).norm())
 
     def _move(self, rate: float) -> None:
@@ -157,9 +160,9 @@ class Training:
         size = self.backbone.embedding_size
         loss = build_loss(section["name"], settings, self.classes, size)
         terms = self.config.terms
-        if terms.center is None and terms.prelogits_norm is None:
-            return loss
-        return LossWithTerms(loss, terms, self.classes, size)
+        if terms.center is not None or terms.prelogits_norm is not None:
+            loss = LossWithTerms(loss, terms, self.classes, size)
+        return loss.to(self.device)
 
     def _change_loss(self, section: Mapping[str, Any]) -> None:
         """Another loss, beginning with the class centres of the one before."""
@@ -261,6 +264,19 @@ def new_backbone(config: Config) -> Backbone:
     torch.manual_seed(seed_of(config.seed, -2))
     settings = options("backbone", config.backbone, BACKBONES)
     return build_backbone(config.backbone["name"], settings)
+
+
+def device(name: str) -> torch.device:
+    """Where to train. Raises EngineError when CUDA is asked for and not there."""
+    named = environment().device if name == "auto" else name
+    if named != "cuda":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise EngineError(
+            "Training should run on cuda, and torch finds no such device. Use loop.device=cpu, or "
+            "install torch with CUDA."
+        )
+    return torch.device("cuda")
 
 
 def finite(scalars: Mapping[str, float]) -> bool:

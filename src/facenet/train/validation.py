@@ -31,7 +31,7 @@ from facenet.train.crops import crop_batches
 from facenet.train.settings import ValidationSettings
 from facenet.types import FloatArray
 
-HELD_OUT = "held-out people"
+HELD_OUT, HELD_OUT_PICTURES = "held-out people", "held-out pictures"
 MOST_PAIRS = 6000
 
 
@@ -79,17 +79,17 @@ def open_validation(settings: ValidationSettings, seed: int) -> ValidationSet:
     return _of_pairs(images.name, drawn)
 
 
-def held_out(training_set: TrainingSet, seed: int) -> ValidationSet:
-    """Pairs drawn from people who were kept from training.
+def held_out(training_set: TrainingSet, seed: int, *, name: str = HELD_OUT) -> ValidationSet:
+    """Pairs drawn from what was kept from training.
 
     Raises DataError where there are fewer than four, or fewer than two with two pictures.
     """
     rows = range(len(training_set.labels))
     people = [training_set.people[label] for label in training_set.labels.tolist()]
     samples = [Sample(person, Path(str(row))) for person, row in zip(people, rows, strict=True)]
-    pairs = draw_pairs(samples, dataset=HELD_OUT, pairs=MOST_PAIRS, seed=seed)
+    pairs = draw_pairs(samples, dataset=name, pairs=MOST_PAIRS, seed=seed)
     row_of = [int(Path(str(picture.source)).name) for picture in pairs.pictures]
-    return ValidationSet(HELD_OUT, pairs, lambda row: training_set.read(row_of[row]))
+    return ValidationSet(name, pairs, lambda row: training_set.read(row_of[row]))
 
 
 def judge(backbone: Backbone, judged: ValidationSet, preprocess: Preprocess) -> Judgement:
@@ -128,7 +128,7 @@ def judgement(
 def embedded(
     backbone: Backbone, judged: ValidationSet, preprocess: Preprocess
 ) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Unit vectors float32 (m, d) of the set's pictures, and which of them could be read (m,).
+    """Unit vectors float32 (m, d) of the set's pictures, and which could be read: bool (m,).
 
     Raises Diverged for vectors that are not finite.
     """
@@ -137,8 +137,8 @@ def embedded(
     found = np.zeros(count, np.bool_)
     sources = ((number, judged.read(number)) for number in range(count))
     for numbers, crops in crop_batches(sources, preprocess):
-        inputs = torch.from_numpy(standardise(crops, preprocess))
-        rows[numbers] = backbone(inputs).float().numpy()
+        inputs = torch.from_numpy(standardise(crops, preprocess)).to(device_of(backbone))
+        rows[numbers] = backbone(inputs).float().cpu().numpy()
         found[numbers] = True
     if not np.isfinite(rows).all():
         raise Diverged
@@ -157,6 +157,11 @@ def _of_pairs(name: str, pairs: PairSet) -> ValidationSet:
             raise DataError(f"Cannot read {source} of {name}: {error.strerror}.") from error
 
     return ValidationSet(name, pairs, read)
+
+
+def device_of(backbone: Backbone) -> torch.device:
+    """Where the weights of a network are."""
+    return next(backbone.parameters()).device
 
 
 def best_of(judgements: Sequence[Judgement]) -> Judgement | None:

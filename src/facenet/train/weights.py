@@ -42,7 +42,7 @@ from facenet.train.weightfiles import (
 
 AGREES = 1e-5
 """Largest 1 - cosine of a network's vectors and those of the graph it was read from."""
-LIKELY = ("mobilefacenet_tf", "inception_resnet_v1", "iresnet50", "mobilefacenet_x2")
+LIKELY = ("mobilefacenet_tf", "inception_resnet_v1")
 """Networks of published models, which a graph is compared with first, and with their values: for
 the others torch loads what it needs to build networks without, which takes it seconds."""
 COUNTERS = ".num_batches_tracked"

@@ -40,7 +40,7 @@ from facenet.train.gaterecord import read_gate, refusal, write_gate
 from facenet.train.loop import Watch
 from facenet.train.runfolder import BEST, RUN, read_record, write_judgements, write_record
 from facenet.train.runs import resume_training, train_embedder
-from facenet.train.settings import Config, config_from
+from facenet.train.settings import DATA_DEFAULTS, Config, config_from
 from facenet.train.validation import ValidationSet, held_out, judgement
 from facenet.train.weights import Loaded, load_network, save_weights
 
@@ -226,7 +226,10 @@ def _config(values: Mapping[str, Any], crops: Path, run: Path, *, learned: int) 
     places = {"train": crops, "keep": run / KEPT, "model": run / BASE}
     found = {name: str(place.resolve()) for name, place in places.items()}
     start = {**values["start"], "model": found.pop("model")}
-    loop = {"batch": batch_for(learned), **values["loop"]}
+    told = {**DATA_DEFAULTS, **values["data"]}
+    by_people = told.get("sampling") == "people"
+    batch = told["people"] * told["images"] if by_people else batch_for(learned)
+    loop = {"batch": batch, **values["loop"]}
     return config_from(
         {**values, "data": {**values["data"], **found}, "start": start, "loop": loop}
     )

@@ -22,7 +22,7 @@ Places = Mapping[tuple[int, int], Path]
 """Files of frames by their size."""
 
 SIZES = ((1920, 1080), (1280, 720), (960, 540))
-FRAMES, QUICK_FRAMES = 16, 6
+FRAMES, QUICK_FRAMES = 16, 8
 CLIP, QUICK_CLIP = 33, 9
 """Frames of a video, one after the other, for FastMTCNN: whole strides and one."""
 STRIDE = 4
@@ -95,7 +95,8 @@ def _detector(
 def _plans(
     session: Session, card: ModelCard, places: Places, count: int, *, peers: dict[str, Task]
 ) -> list[Plan]:
-    """One by one, as in a video or at a door; and together, as `Recognizer` takes many."""
+    """One by one, as at a door; and together, as `Recognizer` takes many. A peer looks at one
+    after the other either way."""
     plans = []
     for size, place in places.items():
         name = f"{card.name}/{size[0]}x{size[1]}"
@@ -104,7 +105,7 @@ def _plans(
                 "job": "detect", "detector": card.name, "engine": session.settings.engine,
                 "frames": str(place), "together": together,
             }  # fmt: skip
-            theirs = {} if together else {name: {**task, **more} for name, more in peers.items()}
+            theirs = {name: {**task, **more} for name, more in peers.items()}
             end = f"/batch{count}" if together else ""
             parts = (None,) * session.settings.runs
             plans.append(Plan(f"{name}{end}", "frames/s", task, theirs, parts))

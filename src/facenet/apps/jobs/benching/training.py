@@ -33,8 +33,8 @@ def train(session: Session) -> Iterator[Row]:
 
 def _plan(session: Session, network: str, batch: int) -> Plan:
     task: dict[str, Any] = {"job": "train", "network": network, "batch": batch, "precision": "bf16"}
-    peers = {PLAIN: {**task, "precision": "plain"}}
-    peers |= session.peers(dict.fromkeys(PEERS.get(network, ()), task))
+    others = session.peers(dict.fromkeys(PEERS.get(network, ()), task))
+    peers = {PLAIN: {**task, "precision": "plain"}, **others}
     return Plan(
         f"train/{network}/bf16/batch{batch}",
         "images/s",
