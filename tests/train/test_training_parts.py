@@ -192,7 +192,7 @@ def test_interpolation_is_a_place_on_the_way_from_the_old_weights():
 
 def test_distillation_holds_on_to_the_old_embeddings():
     def away(weight):
-        settings = config(start={"model": "somewhere", "distil": weight})
+        settings = config(start={"model": "somewhere", "distil": weight}, loop={"clip": 0.5})
         backbone = new_backbone(settings).train()
         for step in range(40):  # a network whose statistics are settled, as that of a model
             backbone(batch(seed=step + 50).images)

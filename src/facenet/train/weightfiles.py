@@ -158,7 +158,9 @@ def from_facts(facts: Any, state: State, path: Path, title: str) -> Weights:
     """
     try:
         kind = chosen("backbone", facts["backbone"], BACKBONES)
-        settings = settings_from(kind.settings, facts["backbone_settings"], "backbone_settings")
+        settings: Any = settings_from(
+            kind.settings, facts["backbone_settings"], "backbone_settings"
+        )
         told = {key: facts[key] for key in ("preprocess", "licence", "training_data")}
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facenet.apps.jobs.align import align_folder
+import numpy as np
+
+from facenet.apps.jobs.align import align_folder, plan
 from facenet.apps.jobs.align_one import AlignSettings
-from facenet.data.pairs import lfw_pairs
 from facenet.errors import SettingsError
 from facenet.train.finetuning import without_people
 from facenet.train.settings import ValidationSettings
@@ -59,27 +60,49 @@ def open_reference(
     """A set without the people who are learned, and what is to be said of that.
 
     place: folder for crops. known: names of the people who are learned. settings: of the crops,
-    None where the pictures are crops already. Only the pictures of the pairs are aligned.
+    None where the pictures are crops already. Only the pictures of the pairs that are left are
+    aligned.
     """
     found = parse_reference(text)
-    if found.images is None or found.pairs is None:
+    if found.images is None:
         return open_validation(ValidationSettings(bin=str(found.bin)), 0), []
-    images = found.images
-    if settings is not None:
-        pictures = lfw_pairs(images, found.pairs).pictures
-        align_folder(
-            images,
-            place,
-            settings,
-            workers=workers,
-            only={one.source for one in pictures if isinstance(one.source, Path)},
-            done=lambda some, all_: done(some, all_, f"aligning {images.name}"),
-        )
-        images = place
-    opened = open_validation(ValidationSettings(images=str(images), pairs=str(found.pairs)), 0)
+    opened = open_validation(
+        ValidationSettings(images=str(found.images), pairs=str(found.pairs)), 0
+    )
     left, gone = without_people(opened, known)
+    if settings is not None:
+        left = _aligned(left, found.images, place, settings, workers=workers, done=done)
     told = f"{gone} pairs of {opened.name} show somebody who is learned; they are left out."
     return left, [told] if gone else []
+
+
+def _aligned(
+    raw: ValidationSet,
+    images: Path,
+    place: Path,
+    settings: AlignSettings,
+    *,
+    workers: int,
+    done: Done,
+) -> ValidationSet:
+    """The set with the crops of its pictures, made in `place` where they are not."""
+    used = np.unique(np.concatenate([raw.pairs.a, raw.pairs.b])).tolist()
+    sources = {row: raw.pairs.pictures[row].source for row in used}
+    align_folder(
+        images,
+        place,
+        settings,
+        workers=workers,
+        only={source for source in sources.values() if isinstance(source, Path)},
+        done=lambda some, all_: done(some, all_, f"aligning {images.name}"),
+    )
+    crops = {task.source: task.target for task in plan(images, place, settings)[0]}
+
+    def read(row: int) -> bytes | None:
+        crop = crops.get(sources.get(row))
+        return crop.read_bytes() if crop is not None and crop.is_file() else None
+
+    return replace(raw, read=read)
 
 
 def numbered(sets: Iterable[ValidationSet]) -> list[ValidationSet]:
