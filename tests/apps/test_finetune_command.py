@@ -18,10 +18,13 @@ from shell import blank, refused, run
 from facenet.apps.jobs.finetuning import (
     FinetuneSettings,
     Publishing,
+    align_settings,
     finetune,
     resume_finetuning,
 )
+from facenet.apps.jobs.references import open_reference
 from facenet.data.procedural import write_drawn_people
+from facenet.images import load_image
 from facenet.models.catalog import find_card
 from facenet.train.runs import train_embedder
 from facenet.train.settings import config_from
@@ -199,11 +202,43 @@ def test_a_reference_leaves_out_who_is_learned_and_recipes_are_laid_over(place, 
     assert "name: arcface" in config and "distil: 3.0" in config and "batch: 6" in config
 
 
+def test_of_a_raw_reference_only_the_pictures_that_judge_are_aligned(tmp_path):
+    group = cv2.imread(str(EXAMPLES / "photos" / "group.jpg"))
+    names = ["Eileen", "Barack", "Grace", "Joe"]
+    for number, name in enumerate(names):
+        part = group[:, 320 * number : 320 * (number + 1)]
+        for turn in (1, 2):
+            path = tmp_path / "people" / name / f"{name}_{turn:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), part if turn == 1 else part[:, ::-1])
+    blank(tmp_path / "people" / "Joe" / "Joe_0002.jpg")
+    lines = ["2\t2", "Eileen\t1\t2", "Barack\t1\t2", "Eileen\t1\tBarack\t2"]
+    lines += ["Eileen\t2\tBarack\t1", "Grace\t1\t2", "Joe\t1\t2"]
+    lines += ["Grace\t1\tJoe\t1", "Grace\t2\tJoe\t2"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    reference = f"{tmp_path / 'people'}:{tmp_path / 'pairs.txt'}"
+    crops = align_settings(
+        {"width": 64, "height": 64, "crop": "similarity", "standardise": "fixed"}
+    )
+    judged, notes = open_reference(
+        reference, tmp_path / "crops", {"Eileen"}, crops, workers=1, done=lambda *told: None
+    )
+    assert notes == ["3 pairs of pairs show somebody who is learned; they are left out."]
+    assert len(judged.pairs) == 5
+    assert not (tmp_path / "crops" / "Eileen").exists()
+    read = {
+        judged.pairs.pictures[row].name: judged.read(row)
+        for row in {*judged.pairs.a.tolist(), *judged.pairs.b.tolist()}
+    }
+    assert read.pop("Joe_0002") is None, "there is no face in it"
+    assert sorted(read) == ["Barack_0001", "Barack_0002", "Grace_0001", "Grace_0002", "Joe_0001"]
+    assert {load_image(data).shape for data in read.values()} == {(64, 64, 3)}
+
+
 def test_what_cannot_be_done_is_one_sentence(place, tmp_path, home):
     out = tmp_path / "run"
     people, base = place / "people", place / "base"
     assert "needs DIR, --base NAME and --out RUN" in refused("finetune", people, "--out", out)
-    assert "5 of them" not in refused(*begin(place, out, "--hold-out", "0.1"))
     save_file({"weight": torch.zeros(2)}, tmp_path / "odd.safetensors")
     for arguments, told in (
         (("--base", "no-such-model"), "no-such-model"),

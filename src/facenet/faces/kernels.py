@@ -29,8 +29,12 @@ class Kernels:
         self._level.argtypes = [c_void_p, *[c_int64] * 4, c_void_p]
         self._crops.argtypes = [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p]
         self._bilinear = loaded.facenet_bilinear
-        axis = [c_void_p, c_void_p, c_int64, c_int64]
-        self._bilinear.argtypes = [c_void_p, *[c_int64] * 3, *axis, *axis, c_void_p]
+        self._bilinear.argtypes = [
+            c_void_p, *[c_int64] * 3,
+            *[c_void_p] * 2, *[c_int64] * 2,
+            *[c_void_p] * 2, *[c_int64] * 2,
+            c_void_p,
+        ]  # fmt: skip
         self._suppress = {
             np.dtype(np.float32): (loaded.facenet_suppress_float32, ctypes.c_float),
             np.dtype(np.float64): (loaded.facenet_suppress_float64, ctypes.c_double),

@@ -145,15 +145,15 @@ class Networks:
         for edge, pixels, where in edges:
             if np.any(edge):
                 those, at = np.unique(numbers[edge], return_inverse=True)
-                where = np.stack([at, *(axis[edge] for axis in where)])
-                parts.append(Part(pixels[those], np.flatnonzero(edge), where))
+                there = np.stack([at, *(axis[edge] for axis in where)])
+                parts.append(Part(pixels[those], np.flatnonzero(edge), there))
         inside = np.flatnonzero(~(below | beside))
         if len(inside):
             windows = sliding_window_view(levels, (CELL, CELL), axis=(2, 3))
             windows = windows[:, :, ::STRIDE, ::STRIDE]
             pixels = windows[numbers[inside], :, rows[inside], columns[inside]]
-            where = np.stack([np.arange(len(inside)), nowhere[inside], nowhere[inside]])
-            parts.append(Part(pixels, inside, where))
+            there = np.stack([np.arange(len(inside)), nowhere[inside], nowhere[inside]])
+            parts.append(Part(pixels, inside, there))
         return Asked(numbers, rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
 
     def look(self, asked: Asked) -> tuple[FloatArray, FloatArray]:

@@ -39,7 +39,7 @@ def crop_batches(
 
 
 def fitted(crop: ImageArray, preprocess: Preprocess) -> ImageArray:
-    """A crop, uint8 (h, w, 3) -> uint8 (height, width, 3), the size of the network's input."""
+    """A crop, uint8 (H, W, 3) -> uint8 (height, width, 3), the size of the network's input."""
     if crop.shape[:2] == (preprocess.height, preprocess.width):
         return crop
     size = (preprocess.width, preprocess.height)

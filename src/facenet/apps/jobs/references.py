@@ -99,7 +99,8 @@ def _aligned(
     crops = {task.source: task.target for task in plan(images, place, settings)[0]}
 
     def read(row: int) -> bytes | None:
-        crop = crops.get(sources.get(row))
+        source = sources.get(row)
+        crop = crops.get(source) if isinstance(source, Path) else None
         return crop.read_bytes() if crop is not None and crop.is_file() else None
 
     return replace(raw, read=read)
