@@ -170,3 +170,19 @@ def test_top_k_of_one_row_and_of_nan():
     assert top_k(np.array([0.1, 0.9, 0.5]), 2).tolist() == [[1, 2]]
     assert top_k(np.array([np.nan, 0.1, np.nan, 0.9]), 3).tolist() == [[3, 1, 0]]
     assert top_k(np.zeros((0, 4)), 2).shape == (0, 2)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_small_and_large_tables_are_the_same_products(rows):
+    """On both sides of the size from which threads are woken, against sums written out."""
+    random = np.random.default_rng(rows)
+    width = 256
+    many = vectors.SMALL // (rows * width) + 1
+    a = random.normal(size=(rows, width)).astype(np.float32)
+    b = random.normal(size=(many, width)).astype(np.float32)
+    large, small = vectors.similarity_matrix(a, b), vectors.similarity_matrix(a, b[:-1])
+    assert large.shape == (rows, many) and small.shape == (rows, many - 1)
+    np.testing.assert_allclose(large[:, :-1], small, atol=2e-6)
+    x, y = a[0].astype(np.float64), b[3].astype(np.float64)
+    exact = float(x @ y / np.sqrt((x @ x) * (y @ y)))
+    assert small[0, 3] == pytest.approx(exact, abs=1e-6)

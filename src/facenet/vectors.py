@@ -16,6 +16,9 @@ TINY = np.float32(1e-10)
 Far below TensorFlow's l2_normalize in facenet, which stops at 1e-10 of the squared length.
 """
 
+SMALL = 1 << 24
+"""Multiplications up to which a table of similarities is not worth waking threads."""
+
 
 def unit(vectors: NDArray[np.floating]) -> FloatArray:
     """Scale vectors to length one along the last axis.
@@ -46,7 +49,19 @@ def similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> FloatArray:
 def similarity_matrix(a: NDArray[np.floating], b: NDArray[np.floating]) -> FloatArray:
     """Cosine similarity of every row of a with every row of b: (n, d), (m, d) -> (n, m)."""
     _same_width(a, b)
-    return np.asarray(np.clip(unit(a) @ unit(b).T, -1.0, 1.0), np.float32)
+    return np.asarray(np.clip(_products(unit(a), unit(b)), -1.0, 1.0), np.float32)
+
+
+def _products(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Every row of a times every row of b: (n, d), (m, d) -> (n, m).
+
+    Small ones without BLAS: its threads go on spinning for 20 ms afterwards, in the way of the
+    networks that run next.
+    """
+    rows, others = np.atleast_2d(a), np.atleast_2d(b)
+    if rows.shape[0] * others.size <= SMALL:
+        return np.asarray(np.einsum("id,jd->ij", rows, others), np.float32)
+    return np.asarray(rows @ others.T, np.float32)
 
 
 def template(vectors: NDArray[np.floating], weights: Sequence[float] | None = None) -> FloatArray:

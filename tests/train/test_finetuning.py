@@ -29,7 +29,7 @@ from facenet.train.finetuning import (
     without_people,
 )
 from facenet.train.settings import config_from
-from facenet.train.validation import ValidationSet
+from facenet.train.validation import ValidationSet, judgement
 from facenet.train.weights import Loaded, embedded
 
 
@@ -150,6 +150,18 @@ def test_settled_normalisations_answer_as_before_and_have_statistics(base, tmp_p
     assert settled(base, open_training_set(tmp_path)) == 12
     assert embedded(base.backbone, images) == pytest.approx(before, abs=1e-4)
     assert not torch.allclose(base.backbone.norm.running_var, first)
+
+
+def test_a_set_that_names_nobody_has_an_accuracy_and_no_rates():
+    pictures = tuple(Picture(f"{n}", b"") for n in range(8))
+    fold = np.repeat([0, 1], 2)
+    pairs = PairSet(
+        "toy", pictures, np.arange(0, 8, 2), np.arange(1, 8, 2), np.arange(4) % 2 == 0, fold
+    )
+    rows = np.eye(8, 2, dtype=np.float32) + np.float32(0.1)
+    rows[4:] = rows[:4]
+    told = judgement(ValidationSet("toy", pairs, lambda row: b""), rows, np.ones(8, bool))
+    assert (told.pairs, told.fmr) == (4, None)
 
 
 def test_pairs_of_learned_people_are_left_out_of_a_reference():

@@ -24,7 +24,7 @@ from facenet.train.losses.loss import ClassLoss, Loss
 from facenet.train.losses.terms import LossWithTerms
 from facenet.train.optimisers import build_optimiser, parameter_groups
 from facenet.train.settings import Config, StageSettings, options
-from facenet.train.stages import Freezing, rates
+from facenet.train.stages import HEAD, Freezing, rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16) if lower else nullcontext():
             embeddings = self.backbone(images).float()
         terms: dict[str, Tensor] = self.loss(embeddings, batch.labels.to(self.device))
-        if weight := self.config.start.distil:
+        weight = self.config.start.distil
+        if weight and self.settings.part != HEAD:  # else no gradient comes of it
             away = 1 - functional.cosine_similarity(embeddings, self._taught(images)).mean()
             terms = {**terms, "loss": terms["loss"] + weight * away, "distil": away}
         return terms
