@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from facenet.errors import InputError
-from facenet.vectors import similarity, similarity_matrix, template, top_k, unit
+from facenet.vectors import SMALL, similarity, similarity_matrix, template, top_k, unit
 
 RNG = np.random.default_rng(11)
 A, B = RNG.normal(size=(5, 16)), RNG.normal(size=(7, 16))
@@ -177,10 +177,10 @@ def test_small_and_large_tables_are_the_same_products(rows):
     """On both sides of the size from which threads are woken, against sums written out."""
     random = np.random.default_rng(rows)
     width = 256
-    many = vectors.SMALL // (rows * width) + 1
+    many = SMALL // (rows * width) + 1
     a = random.normal(size=(rows, width)).astype(np.float32)
     b = random.normal(size=(many, width)).astype(np.float32)
-    large, small = vectors.similarity_matrix(a, b), vectors.similarity_matrix(a, b[:-1])
+    large, small = similarity_matrix(a, b), similarity_matrix(a, b[:-1])
     assert large.shape == (rows, many) and small.shape == (rows, many - 1)
     np.testing.assert_allclose(large[:, :-1], small, atol=2e-6)
     x, y = a[0].astype(np.float64), b[3].astype(np.float64)
