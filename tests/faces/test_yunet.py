@@ -9,6 +9,7 @@ import pytest
 from yunet_graphs import FIVE, STRIDES, Seer, Told, blank, looking, write_face
 
 from facenet.errors import EngineError, ModelFileError, SettingsError
+from facenet.faces.onestage import Canvas
 from facenet.faces.yunet import CANDIDATES, Yunet, YunetSettings
 from facenet.models.engine import EngineSettings, open_engine
 
@@ -301,6 +302,56 @@ def test_pictures_together_are_as_pictures_alone():
         for found in (together[number], *at_once[number :: len(images)]):
             np.testing.assert_array_equal(found.boxes, alone.boxes)
     assert detector.detect([]) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_side_by_side_is_as_one_by_one(engine):
+    """To the bit and in order, with a stream for each of two threads and with one network for
+    both; the engine for it is made when several pictures come, once."""
+    graph, made = looking(seed=3), []
+
+    def open_with(streams):
+        made.append(streams)
+        running = EngineSettings(engine=engine, device="cpu", threads=2, streams=streams)
+        return open_engine(graph, running)
+
+    alone = Yunet(open_with(1))
+    images = [blotches(60 + 31 * k, 330 - 17 * k, seed=k) for k in range(9)]
+    images.append(blotches(770, 810))  # this one is looked at twice
+    wanted = [alone.detect([image])[0] for image in images]
+    beside = Yunet(open_with(1), beside=lambda: open_with(2), threads=2)
+    assert len(beside.detect(images[:1])) == 1 and made == [1, 1]
+    for detector in (beside, beside, Yunet(open_with(2), threads=3)):
+        for found, right in zip(detector.detect(images), wanted, strict=True):
+            assert len(found) > 1
+            for name in ("boxes", "landmarks", "detection_score"):
+                assert np.array_equal(getattr(found, name), getattr(right, name))
+    assert made == [1, 1, 2, 2]
+
+
+def test_side_by_side_an_error_is_told_and_no_more_pictures_are_begun():
+    tables = blank((64, 64))
+    tables["cls_8"][0, 0] = np.nan
+    engine = Told(tables)
+    detector = Yunet(engine, threads=2)
+    with pytest.raises(EngineError, match="finite"):
+        detector.detect([picture(64, 64)] * 500)
+    assert len(engine.seen) < 500
+
+
+@pytest.mark.parametrize("shape", [(700, 500), (31, 33), (1, 1), (64, 96), (5, 700)])
+def test_bytes_for_the_network_are_what_its_float32_are(shape):
+    """Also of views that lie otherwise in memory, and in memory that is used again."""
+    canvas, image = Canvas(), blotches(*shape)
+    for height, width in ((736, 704), (shape[0], 700)):
+        with canvas.copied(np.full((height, width, 3), 9, np.uint8), width, height):
+            pass
+        for view in (image, np.flipud(image), image[..., ::-1], np.asfortranarray(image)):
+            with (
+                canvas.copied(view, width, height) as picture,
+                canvas.drawn(view, width, height, color="bgr") as blob,
+            ):
+                assert np.array_equal(picture.transpose(0, 3, 1, 2), blob)
 
 
 def test_a_graph_of_one_size_gets_every_picture_brought_to_it():

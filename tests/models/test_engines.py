@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -271,8 +272,8 @@ def test_batches_that_come_often_have_a_graph_of_their_own_and_the_same_answers(
         np.testing.assert_allclose(run(quick, images), run(plain, images), atol=1e-6)
     if engine_name == "openvino":
         own = {(count, 3, 16, 16) for count in sizes} if free else set()
-        assert set(quick._free) == {*own, ()}
-        assert set(plain._free) == {()}
+        assert {kind.shape for kind in quick._free} == {*own, ()}
+        assert {kind.shape for kind in plain._free} == {()}
 
 
 def test_shapes_that_come_again_and_again_get_a_graph_of_their_own(engine_name):
@@ -284,7 +285,7 @@ def test_shapes_that_come_again_and_again_get_a_graph_of_their_own(engine_name):
     for count in [1, 2] * vino.OFTEN + [3] * (vino.OFTEN - 1):
         images = noise(count, 3, 16, 16, seed=count)
         np.testing.assert_allclose(run(engine, images), run(plain, images), atol=1e-6)
-        came.append(set(getattr(engine, "_free", ())))
+        came.append({kind.shape for kind in getattr(engine, "_free", ())})
     if engine_name == "openvino":
         assert came[2 * vino.OFTEN - 3] == {()}
         assert came[-1] == {(), (1, 3, 16, 16), (2, 3, 16, 16)}
@@ -292,7 +293,35 @@ def test_shapes_that_come_again_and_again_get_a_graph_of_their_own(engine_name):
             for _ in range(vino.OFTEN):
                 run(engine, noise(count, 3, 16, 16))
         last = range(4, 4 + vino.OWN)
-        assert set(engine._free) == {(), *((count, 3, 16, 16) for count in last)}
+        shapes = {kind.shape for kind in engine._free}
+        assert shapes == {(), *((count, 3, 16, 16) for count in last)}
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_openvino_sees_a_picture_as_it_is_like_its_float32(streams):
+    """To the bit, before and after it has a graph of its own, in two threads at once, and
+    without being in the way of float32 of the same engine."""
+    data = convolved(batch=1).SerializeToString()
+    running = settings("openvino", streams=streams, threads=2)
+    plain, engine = (open_engine(data, running, steady=steady) for steady in (False, True))
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (2 * vino.OFTEN, 1, 16, 16, 3)).astype(np.uint8)
+    wanted = [run(plain, p.transpose(0, 3, 1, 2).astype(np.float32)) for p in pictures]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            for answer, right in zip(pool.map(engine.see, pictures), wanted, strict=True):
+                assert np.array_equal(answer["out"], right)
+    images = noise(1, 3, 16, 16)
+    assert np.array_equal(run(engine, images), run(plain, images))
+    assert {(), (1, 16, 16, 3)} == {kind.shape for kind in engine._free}
+
+
+def test_what_is_no_picture_for_the_graph_is_told():
+    engine = open_engine(convolved(batch=1).SerializeToString(), settings("openvino"))
+    with pytest.raises(EngineError, match="should be uint8, 1 x 16 x 16 x 3; got uint8, 1 x 3 x"):
+        engine.see(np.zeros((1, 3, 16, 16), np.uint8))
+    with pytest.raises(EngineError, match="got float32"):
+        engine.see(np.zeros((1, 16, 16, 3), np.float32))
 
 
 def test_a_large_shape_gets_no_graph_of_its_own_and_few_are_remembered():

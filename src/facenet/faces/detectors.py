@@ -59,19 +59,35 @@ def _mtcnn(name: str, running: EngineSettings, options: MtcnnSettings) -> Mtcnn:
 
 
 def _yunet(name: str, running: EngineSettings, options: YunetSettings) -> Yunet:
-    """YuNet in the arithmetic that is asked for; "auto" is bfloat16 where it is quicker."""
-    if options.arithmetic == "fp32":
-        return Yunet(_load(name, running).engine, options)
+    """YuNet in the arithmetic that is asked for; in bfloat16 several pictures side by side, while
+    two large ones in fp32 are in each other's way in the processor's cache."""
+    running, engine = _in_arithmetic(name, running, options.arithmetic)
+    if running.precision == "fp32":
+        return Yunet(engine, options)
+    streams = replace(running, streams=running.threads)
+    return Yunet(
+        engine, options, beside=lambda: _load(name, streams).engine, threads=running.threads
+    )
+
+
+def _in_arithmetic(
+    name: str, running: EngineSettings, arithmetic: str
+) -> tuple[EngineSettings, Engine]:
+    """A network of one file and what it runs with; "auto" is bfloat16 where it is quicker."""
+    if arithmetic == "fp32":
+        return running, _load(name, running).engine
+    quickly = replace(running, precision="bf16")
     try:
-        quick = _load(name, replace(running, precision="bf16")).engine
+        quick = _load(name, quickly).engine
     except EngineError:  # this processor or runtime has none, or computes wrong in it
-        if options.arithmetic == "bf16":
+        if arithmetic == "bf16":
             raise
-        return Yunet(_load(name, running).engine, options)
-    if options.arithmetic == "auto":
+        return running, _load(name, running).engine
+    if arithmetic == "auto":
         exact = _load(name, running).engine
-        quick = quick if is_quicker(quick, exact, side=TRIED) else exact
-    return Yunet(quick, options)
+        if not is_quicker(quick, exact, side=TRIED):
+            return running, exact
+    return quickly, quick
 
 
 MTCNN = Family("MTCNN", MtcnnSettings, _mtcnn)

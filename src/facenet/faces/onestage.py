@@ -142,6 +142,26 @@ class Canvas:
         if memory.size <= KEPT:
             self._idle.append(memory)
 
+    @contextmanager
+    def copied(self, image: ImageArray, width: int, height: int) -> Iterator[ImageArray]:
+        """A picture in the upper left of a black one, channels in the order "bgr".
+
+        image: uint8 (h, w, 3) RGB, at most `height` by `width`. Gives uint8 (1, height, width, 3),
+        which is the caller's until the end of the context.
+        """
+        import cv2
+
+        rows, columns = image.shape[:2]
+        size = 3 * height * width
+        memory = self._memory(size)
+        picture = memory[:size].reshape(1, height, width, 3)
+        cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=picture[0, :rows, :columns])
+        picture[:, rows:] = 0
+        picture[:, :rows, columns:] = 0
+        yield picture
+        if memory.size <= KEPT:
+            self._idle.append(memory)
+
     def _memory(self, size: int) -> ImageArray:
         """At least so many bytes, used before or new."""
         try:

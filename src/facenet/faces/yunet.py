@@ -10,8 +10,10 @@ its size, since the network does not see faces that fill more than 500 of its pi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, sqrt
 
 import numpy as np
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from facenet.errors import ModelFileError, SettingsError
 from facenet.faces.boxes import non_maximum_suppression
 from facenet.faces.onestage import Canvas, Found, checked, joined, picture_input, require_sensible
-from facenet.models.engine import Engine
+from facenet.models.engine import Engine, Seeing
 from facenet.types import Faces, FloatArray, ImageArray
 
 STRIDES = (8, 16, 32)
@@ -79,11 +81,22 @@ class Yunet:
     """The detector.
 
     engine: takes one picture, float32 (1, 3, H, W), BGR from 0 to 255, and gives 12 outputs.
+    threads: pictures that are looked at side by side. beside: gives the engine for these, the same
+    network with a stream for every thread; called when several pictures first come together.
     Raises ModelFileError when it takes something else.
     """
 
-    def __init__(self, engine: Engine, settings: YunetSettings | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: YunetSettings | None = None,
+        *,
+        beside: Callable[[], Engine] | None = None,
+        threads: int = 1,
+    ) -> None:
         self.settings = settings or YunetSettings()
+        self._beside = beside or (lambda: engine)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._engine = engine
         self._input, self._fixed = picture_input(engine, "YuNet's kind")
         self._canvas = Canvas()
@@ -91,14 +104,21 @@ class Yunet:
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
 
-        Boxes and landmarks may reach beyond the borders of the picture. Raises ModelFileError
+        Several are looked at side by side where there are `threads`. Boxes and landmarks may reach beyond the borders of the picture. Raises ModelFileError
         when the outputs are none of YuNet, EngineError when they are not finite.
         """
-        return [self._detect(image) for image in images]
+        if len(images) < 2 or self._pool is None:
+            return [self._detect(image, self._engine) for image in images]
+        engine = self._several
+        return list(self._pool.map(lambda image: self._detect(image, engine), images))
 
-    def _detect(self, image: ImageArray) -> Faces:
+    @cached_property
+    def _several(self) -> Engine:
+        return self._beside()
+
+    def _detect(self, image: ImageArray, engine: Engine) -> Faces:
         settings, (height, width) = self.settings, image.shape[:2]
-        found = joined(list(self._looks(image)))
+        found = joined(list(self._looks(image, engine)))
         best = np.argsort(-found.scores, kind="stable")[:CANDIDATES]
         found = found.take(best)
         found = found.take(
@@ -109,12 +129,12 @@ class Yunet:
         inside &= found.sides() >= settings.min_face_size
         return found.take(np.flatnonzero(inside)).faces(settings.max_faces)
 
-    def _looks(self, image: ImageArray) -> Iterator[Found]:
+    def _looks(self, image: ImageArray, engine: Engine) -> Iterator[Found]:
         """The faces of a picture at one size after the other, in the pixels of the picture."""
         seen, least = resized(image, self._scale(image)), 0.0
         while True:
             last = min(seen.shape[:2]) <= FILLS
-            found = self._look(seen)
+            found = self._look(seen, engine)
             sides = found.sides()
             fits = (sides >= least) & (sides <= (inf if last else LARGEST))
             factors = (seen.shape[1] / image.shape[1], seen.shape[0] / image.shape[0])
@@ -136,12 +156,16 @@ class Yunet:
         )
         return float(scale)
 
-    def _look(self, seen: ImageArray) -> Found:
+    def _look(self, seen: ImageArray, engine: Engine) -> Found:
         """The faces of a picture that has the size the network sees it at."""
         height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in seen.shape[:2])
         width, height = self._fixed or (width, height)
-        with self._canvas.drawn(seen, width, height, color="bgr") as blob:
-            outputs = self._engine.run({self._input: blob})
+        if isinstance(engine, Seeing):
+            with self._canvas.copied(seen, width, height) as picture:
+                outputs = engine.see(picture)
+        else:
+            with self._canvas.drawn(seen, width, height, color="bgr") as blob:
+                outputs = engine.run({self._input: blob})
         return decoded(outputs.values(), (width, height), self.settings.score_threshold)
 
 

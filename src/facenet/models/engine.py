@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,19 @@ class Engine(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, device, precision and threads."""
+        ...
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """An engine that takes a picture as it is, too: no float32 of it is made in memory."""
+
+    def see(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """What `run` gives for the same values as float32 (1, 3, H, W), to the bit.
+
+        picture: uint8 (1, H, W, 3), contiguous, with the channels in the order that the graph
+        takes. Raises EngineError where the graph takes no such picture.
+        """
         ...
 
 
@@ -165,8 +178,10 @@ def description(graph: Path | bytes, settings: EngineSettings, version: str) -> 
     return {**said, "weights": whole[:16]}
 
 
-def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]]) -> None:
-    """Raises EngineError unless there is a float32 array of the right shape for every input.
+def check_feeds(
+    inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]], dtype: type = np.float32
+) -> None:
+    """Raises EngineError unless there is an array of the right shape and type for every input.
 
     inputs: such as {"image": (None, 3, 112, 112)}. feeds: such as float32 (n, 3, H, W).
 
@@ -181,11 +196,12 @@ def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, NDArray[Any]]) 
         fits = len(array.shape) == len(shape) and all(
             want in (None, got) for want, got in zip(shape, array.shape, strict=True)
         )
-        if not fits or array.dtype != np.float32:
+        if not fits or array.dtype != dtype:
             wanted = " x ".join("any" if side is None else str(side) for side in shape)
             got = " x ".join(map(str, array.shape))
             raise EngineError(
-                f"{name} should be float32, {wanted}; got {array.dtype}, {got or 'a number'}."
+                f"{name} should be {np.dtype(dtype)}, {wanted}; got {array.dtype}, "
+                f"{got or 'a number'}."
             )
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
@@ -61,7 +62,7 @@ def available() -> list[str]:
 
 
 class OpenVinoEngine:
-    """A graph in OpenVINO; follows the `Engine` protocol.
+    """A graph in OpenVINO; follows the `Engine` protocol, and `Seeing` where it takes a picture.
 
     batches: sizes of a batch that get a graph of their own when they first come, about a fifth
     faster, for as much memory again; where there are some, nothing is made before it is used.
@@ -90,10 +91,10 @@ class OpenVinoEngine:
         self._outputs = [sorted(output.get_names()) for output in self._model.outputs]
         self._batches = batches if _only_the_batch_is_free(self._inputs) else ()
         self._often = _Often() if steady and len(self._inputs) == 1 else None
-        self._free: OrderedDict[Shape, queue.SimpleQueue[Any]] = OrderedDict()
+        self._free: OrderedDict[_Kind, queue.SimpleQueue[Any]] = OrderedDict()
         self._making = threading.Lock()
         if not self._batches:
-            self._requests(())
+            self._requests(_Kind())
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -108,7 +109,22 @@ class OpenVinoEngine:
         Raises EngineError when the input does not fit or the run fails.
         """
         check_feeds(self._inputs, feeds)
-        free = self._requests(self._own(next(iter(feeds.values())).shape))
+        return self._answer(feeds, seen=False)
+
+    def see(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """What `run` gives for the float32 of a picture, uint8 (1, H, W, 3), contiguous.
+
+        Raises EngineError when the graph takes no such picture or the run fails.
+        """
+        last = {name: (*shape[:1], *shape[2:], *shape[1:2]) for name, shape in self.inputs.items()}
+        feeds = {next(iter(last)): picture}
+        check_feeds(last, feeds, np.uint8)
+        return self._answer(feeds, seen=True)
+
+    def _answer(
+        self, feeds: Mapping[str, NDArray[Any]], *, seen: bool
+    ) -> dict[str, NDArray[np.float32]]:
+        free = self._requests(_Kind(self._own(next(iter(feeds.values())).shape), seen))
         request = free.get()
         try:
             answer = request.infer(dict(feeds), share_inputs=True)
@@ -134,21 +150,30 @@ class OpenVinoEngine:
         with self._making:
             return shape if self._often.comes(shape) else ()
 
-    def _requests(self, shape: Shape) -> queue.SimpleQueue[Any]:
-        """What runs inputs of one shape, or of any (()); made when it is first asked for."""
+    def _requests(self, kind: _Kind) -> queue.SimpleQueue[Any]:
+        """What runs inputs of one kind; made when it is first asked for."""
         with self._making:
-            if shape not in self._free:
+            if kind not in self._free:
                 model, self._model = self._model or _read(self._core, self._graph), None
                 free: queue.SimpleQueue[Any] = queue.SimpleQueue()
                 for _ in range(self._settings.streams):  # OpenVINO's own hand each run to a thread
-                    compiled = _compile(self._core, model, self._graph, self._settings, shape)
+                    compiled = _compile(self._core, model, self._graph, self._settings, kind)
                     free.put(compiled.create_infer_request())
-                self._free[shape] = free
-            self._free.move_to_end(shape)
-            own = [each for each in self._free if each]
+                    model = _read(self._core, self._graph) if kind.seen else model
+                self._free[kind] = free
+            self._free.move_to_end(kind)
+            own = [each for each in self._free if each.shape]
             if self._often and len(own) > OWN:
                 del self._free[own[0]]
-            return self._free[shape]
+            return self._free[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Inputs: of one shape, or of any (()); pictures as they are, or float32."""
+
+    shape: Shape = ()
+    seen: bool = False
 
 
 class _Often:
@@ -243,9 +268,9 @@ def _read(core: Any, graph: Path | bytes) -> Any:
 
 
 def _compile(
-    core: Any, model: Any, graph: Path | bytes, settings: EngineSettings, shape: Shape
+    core: Any, model: Any, graph: Path | bytes, settings: EngineSettings, kind: _Kind
 ) -> Any:
-    """A model ready to run; shape: of its one input from now on, () for its own."""
+    """A model ready to run, which takes inputs of one kind from now on."""
     device = str(settings.device).upper()
     options: dict[str, Any] = {_HINT: _PRECISIONS[settings.precision]}
     if device == "CPU":
@@ -255,8 +280,10 @@ def _compile(
             "ENABLE_CPU_PINNING": False,
         }
     try:
-        if shape:
-            model.reshape({model.inputs[0]: list(shape)})
+        if kind.seen:
+            model = _taking_bytes(model)
+        if kind.shape:
+            model.reshape({model.inputs[0]: list(kind.shape)})
         compiled = core.compile_model(model, device, options)
         granted = compiled.get_property(_HINT).get_type_name()
     except (RuntimeError, ValueError) as error:
@@ -267,6 +294,16 @@ def _compile(
             f"{device.lower()}. Choose another precision or device."
         )
     return compiled
+
+
+def _taking_bytes(model: Any) -> Any:
+    """A model that takes uint8 (1, H, W, 3) in place of float32 (1, 3, H, W)."""
+    openvino = import_module(PACKAGE)
+    build = import_module(f"{PACKAGE}.preprocess").PrePostProcessor(model)
+    build.input().tensor().set_element_type(openvino.Type.u8)
+    build.input().tensor().set_layout(openvino.Layout("NHWC"))
+    build.input().model().set_layout(openvino.Layout("NCHW"))
+    return build.build()
 
 
 def _named(graph: Path | bytes) -> str:

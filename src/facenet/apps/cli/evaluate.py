@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +20,18 @@ from facenet.apps.cli.evaluating import (
     save,
     show,
 )
-from facenet.apps.cli.flags import Deciding, Output, Recognition, command
+from facenet.apps.cli.flags import Deciding, Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar
+
+
+@dataclass(frozen=True, slots=True)
+class Filtering:
+    """Which pictures are kept."""
+
+    percentile: float = flag(95.0, "So many in a hundred stay, the nearest to their person's mean.")
+    min_images: int = flag(1, "People with fewer pictures left are left out.")
+    histogram: bool = flag(False, "Find the limit as facenet did, on a histogram of 100 bins.")
+
 
 app = typer.Typer(help="Accuracy and error rates on a data set.", no_args_is_help=True)
 
@@ -210,6 +220,30 @@ def audit(
         found = audit_folder(images, recognizer, how, duplicate_at=duplicate_at, done=done)
     save(looking.report, f"Audit of {images.name}", found.values, found.pictures, found.gathered)
     answer(found.values, audit_text, output)
+    return 0
+
+
+@app.command("filter")
+@command
+def filter_pictures(
+    images: Annotated[Path, typer.Argument(help="Data set: a folder per person.")],
+    output: Output,
+    recognition: Recognition,
+    looking: Looking,
+    filtering: Filtering,
+    out: Annotated[Path, typer.Option(help="The list, a CSV file.")] = Path("kept.csv"),
+) -> int:
+    """Leave out pictures far from the mean of their person.
+
+    Writes a list (picture, keep, reason) for `data.keep` of a recipe; no picture is changed.
+    """
+    from facenet.apps.jobs import filtering as job
+
+    settings = job.Filtering(**asdict(filtering))
+    recognizer, how = recognition.recognizer(), looking.gathering(recognition.flip)
+    with bar("pictures") as done:
+        values = job.filter_folder(images, out, recognizer, how, filtering=settings, done=done)
+    answer(values, job.filter_text, output)
     return 0
 
 

@@ -51,7 +51,8 @@ def detect(session: Session) -> Iterator[Row]:
             peers = _peer(session, card, families[card.name])
             yield from _detector(session, card, places, len(pictures.images), peers=peers)
             if families[card.name] == "yunet":
-                yield from _quick(session, card, places, peers=peers)
+                count = len(pictures.images)
+                yield from _quick(session, card, places, count, peers=peers)
 
 
 def _families(session: Session) -> dict[str, str]:
@@ -93,17 +94,23 @@ def _detector(
 
 
 def _plans(
-    session: Session, card: ModelCard, places: Places, count: int, *, peers: dict[str, Task]
+    session: Session,
+    card: ModelCard,
+    places: Places,
+    count: int,
+    *,
+    peers: dict[str, Task],
+    arithmetic: str = "",
 ) -> list[Plan]:
     """One by one, as at a door; and together, as `Recognizer` takes many. A peer looks at one
-    after the other either way."""
-    plans = []
+    after the other either way. arithmetic: another than the detector's own, for YuNet."""
+    plans, other = [], {"arithmetic": arithmetic} if arithmetic else {}
     for size, place in places.items():
-        name = f"{card.name}/{size[0]}x{size[1]}"
+        name = "/".join([card.name, *other.values(), f"{size[0]}x{size[1]}"])
         for together in (False, True):
             task = {
                 "job": "detect", "detector": card.name, "engine": session.settings.engine,
-                "frames": str(place), "together": together,
+                "frames": str(place), "together": together, **other,
             }  # fmt: skip
             theirs = {name: {**task, **more} for name, more in peers.items()}
             end = f"/batch{count}" if together else ""
@@ -113,20 +120,14 @@ def _plans(
 
 
 def _quick(
-    session: Session, card: ModelCard, places: Places, *, peers: dict[str, Task]
+    session: Session, card: ModelCard, places: Places, count: int, *, peers: dict[str, Task]
 ) -> Iterator[Row]:
     """YuNet in bfloat16, with the share of its own faces in fp32 that it finds in the frames."""
-    plans = []
-    for (width, height), place in places.items():
-        task = {
-            "job": "detect", "detector": card.name, "engine": session.settings.engine,
-            "frames": str(place), "together": False, "arithmetic": QUICK,
-        }  # fmt: skip
-        theirs = {name: {**task, **more} for name, more in peers.items()}
-        name = f"{card.name}/{QUICK}/{width}x{height}"
-        plans.append(Plan(name, "frames/s", task, theirs, (None,) * session.settings.runs))
+    plans = _plans(session, card, places, count, peers=peers, arithmetic=QUICK)
     for outcome in session.runs(cpu_threads()).measure(plans):
         yield from outcome.rows()
+        if outcome.plan.task["together"]:
+            continue
         unit = f"share of {outcome.facts['expected']} faces"
         yield quantity(f"{outcome.plan.name}/recall", unit, outcome.facts["recall"])
 
