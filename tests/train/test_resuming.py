@@ -151,6 +151,33 @@ def test_killed_in_the_middle_it_ends_with_the_same_bits(people, whole, tmp_path
     assert lines(run) == lines(whole[0])
 
 
+def test_a_save_killed_between_its_renames_is_no_new_beginning(people, whole, tmp_path):
+    run = tmp_path / "run"
+    train_embedder(config(people), run, watch=stopping_after(5))
+    (run / "last").rename(run / "last.old")
+    assert resume_training(run).finished
+    assert_same(run, whole[0])
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_as_it_would_have(whole, people, tmp_path):
+    """Begun from a model: with the centres of the data, not with random ones."""
+    settings = config(people)
+    settings = replace(
+        settings,
+        start=replace(settings.start, model=str(whole[0])),
+        stages=(replace(settings.stages[0], epochs=1.0),),
+        loss={"name": "cosface"},
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_embedder(settings, first)
+    train_embedder(settings, second, watch=stopping_after(0))
+    shutil.rmtree(second / "last")
+    assert resume_training(second).finished
+    parts = [load_checkpoint(run / "last")[0] for run in (first, second)]
+    for name, tensors in parts[0].items():
+        assert all(torch.equal(tensors[key], parts[1][name][key]) for key in tensors), name
+
+
 def test_pictures_that_changed_are_refused_with_the_difference(people, tmp_path):
     copied, run = tmp_path / "people", tmp_path / "run"
     shutil.copytree(people, copied)

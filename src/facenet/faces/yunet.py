@@ -104,8 +104,9 @@ class Yunet:
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
 
-        Several are looked at side by side where there are `threads`. Boxes and landmarks may reach beyond the borders of the picture. Raises ModelFileError
-        when the outputs are none of YuNet, EngineError when they are not finite.
+        Several are looked at side by side where there are `threads`. Boxes and landmarks may
+        reach beyond the borders of the picture. Raises ModelFileError when the outputs are none of
+        YuNet, EngineError when they are not finite.
         """
         if len(images) < 2 or self._pool is None:
             return [self._detect(image, self._engine) for image in images]

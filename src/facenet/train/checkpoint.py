@@ -59,6 +59,11 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Tensors], state: Mapping[s
     shutil.rmtree(old, ignore_errors=True)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one, also when the last save was killed between its two renames."""
+    return folder.exists() or _beside(folder, OLD).exists()
+
+
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Parts and state of a checkpoint, its digests checked.
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from facenet.train.batch import Batch
-from facenet.train.checkpoint import load_checkpoint, save_checkpoint
+from facenet.train.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from facenet.train.journal import Journal
 from facenet.train.opening import Material
 from facenet.train.report import write_report
@@ -81,7 +81,7 @@ class Loop:
         """To the end, or until someone stops it. Raises TrainingError when numbers stay infinite,
         StorageError when a checkpoint cannot be saved (the last good one stays)."""
         with closing(self._journal):
-            if (self._folder / LAST).exists():
+            if has_checkpoint(self._folder / LAST):
                 self._go_back()
             else:
                 self._training.enter(self._stages[0][0])

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from facenet.errors import SettingsError
 from facenet.train.centres import begin_at_centres
+from facenet.train.checkpoint import has_checkpoint
 from facenet.train.configfile import read_config
 from facenet.train.loop import Loop, Summary, Watch, stage_schedules
 from facenet.train.opening import Material, open_backbone, open_material
 from facenet.train.runfolder import (
+    LAST,
     begin_folder,
     check_unchanged,
     facts,
@@ -47,8 +49,7 @@ def train_embedder(
     stage_schedules(config, material.steps_per_epoch)
     for stage in config.stages:
         learning_blocks(backbone, stage.part)
-    if config.start.model is not None and config.start.centres == "data":
-        begin_at_centres(training, material.training, watch)
+    _find_centres(training, material, watch)
     begin_folder(folder, config, backbone, material.whole)
     _tell_skipped(material, watch)
     return Loop(training, material, folder, watch).run()
@@ -77,6 +78,8 @@ def resume_training(out: str | os.PathLike[str], *, watch: Watch | None = None) 
     check_unchanged(folder, material.whole)
     backbone = open_backbone(config)
     training = Training(config, len(material.training.people), backbone)
+    if not has_checkpoint(folder / LAST):  # stopped before its first one: as at the beginning
+        _find_centres(training, material, watch)
     now = facts(config, backbone, material.whole)
     changed = [
         f"{name} {began.get(name)} -> {now[name]}" for name in SAME if began.get(name) != now[name]
@@ -84,6 +87,13 @@ def resume_training(out: str | os.PathLike[str], *, watch: Watch | None = None) 
     if changed:
         watch.note(f"The last bits of the weights may differ: {', '.join(changed)}.")
     return Loop(training, material, folder, watch).run()
+
+
+def _find_centres(training: Training, material: Material, watch: Watch) -> None:
+    """Begin at the centres of the data, where a model is begun from."""
+    start = training.config.start
+    if start.model is not None and start.centres == "data":
+        begin_at_centres(training, material.training, watch)
 
 
 def _tell_skipped(material: Material, watch: Watch) -> None:
