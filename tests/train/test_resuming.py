@@ -166,6 +166,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_as_it_would_have(whole
         settings,
         start=replace(settings.start, model=str(whole[0])),
         stages=(replace(settings.stages[0], epochs=1.0),),
+        schedule=replace(settings.schedule, warmup=0),
         loss={"name": "cosface"},
     )
     first, second = tmp_path / "first", tmp_path / "second"

@@ -91,8 +91,8 @@ def _filtered(
     folder: Path, pictures: Sequence[Picture], gathered: Gathered, filtering: Filtering
 ) -> Filtered:
     """The decision for every picture, those without a face too."""
-    seen = np.flatnonzero(gathered.views.found)
-    if not len(seen):
+    seen = [row for row in range(len(pictures)) if gathered.views.found[row]]
+    if not seen:
         raise DataError(
             f"{folder} should hold pictures with faces; none was found. Check the folder."
         )
@@ -108,6 +108,6 @@ def _filtered(
     keep = np.zeros(len(pictures), np.bool_)
     keep[seen] = judged.keep
     reasons = ["no face was found"] * len(pictures)
-    for row, reason in zip(seen.tolist(), judged.reasons, strict=True):
+    for row, reason in zip(seen, judged.reasons, strict=True):
         reasons[row] = reason
     return Filtered([picture.name for picture in pictures], keep, reasons)
