@@ -167,12 +167,12 @@ def test_learned_people_are_drawn_with_all_their_pictures():
 def test_the_same_model_passes_and_a_forgetful_one_is_refused(pairs, tmp_path):
     old = vectors_of(0.35, 2)
     closed = ClosedSet(np.arange(6), np.ones(6, bool), np.ones(6, bool))
-    same = gate([judged(pairs, old, old)], closed, notes=["told"], replicates=50)
+    same = gate([judged(pairs, old, old)], [closed], notes=["told"], replicates=50)
     assert same.passed and refusal(same) is None and same.notes[0] == "told"
     assert {row.difference for row in same.rows if row.figure != "cosine"} == {0.0}
     assert not any("people say little" in note for note in same.notes), "24 are not few"
 
-    worse = gate([judged(pairs, old, vectors_of(2.0, 9))], None, replicates=50)
+    worse = gate([judged(pairs, old, vectors_of(2.0, 9))], [], replicates=50)
     assert not worse.passed
     write_gate(tmp_path, worse)
     assert read_gate(tmp_path) == worse
@@ -198,7 +198,7 @@ def test_few_people_and_rates_that_pairs_cannot_support_are_told(pairs):
     few &= pairs.b // PICTURES % 12 < 5
     columns = {name: getattr(pairs, name)[few] for name in ("a", "b", "same", "fold")}
     old = vectors_of(0.35, 2)
-    notes = gate([judged(replace(pairs, **columns), old, old)], None, replicates=20).notes
+    notes = gate([judged(replace(pairs, **columns), old, old)], [], replicates=20).notes
     assert any("10 people say little of all others" in note for note in notes)
     assert any("1e-3 needs 3,000 non-mated pairs" in note for note in notes)
 
@@ -206,4 +206,4 @@ def test_few_people_and_rates_that_pairs_cannot_support_are_told(pairs):
 def test_vectors_that_do_not_fit_are_refused(pairs):
     old = vectors_of(0.35, 2)
     with pytest.raises(DataError, match="a vector of both models for each of the 96 pictures"):
-        gate([JudgedPairs("toy", pairs, old, old[:-1], np.ones(96, bool))], None)
+        gate([JudgedPairs("toy", pairs, old, old[:-1], np.ones(96, bool))], [])

@@ -188,6 +188,10 @@ def settled(base: Loaded, people: TrainingSet) -> int:
 # ---- what the gate looks at
 
 
+ONE_PICTURE = "one-shot"
+"""The accuracy of names where one picture of each person is known."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TwoModels:
     """The model that was begun from, and what became of it; both take crops of `preprocess`."""
@@ -212,24 +216,34 @@ class TwoModels:
             new, _ = embedded(self.new.eval(), judged, self.preprocess)
         return JudgedPairs(judged.name, judged.pairs, old, new, found)
 
-    def closed(self, whole: TrainingSet, roles: Roles) -> ClosedSet | None:
+    def closed(self, whole: TrainingSet, roles: Roles) -> tuple[ClosedSet, ...]:
         """Pictures that were held back, named by the nearest centre of what was learned.
 
-        None when nothing was held back.
+        Twice: with centres of all learned pictures, and with one picture of each person, the first,
+        which is harder. Nothing when nothing was held back.
         """
         if not len(roles.held_back):
-            return None
+            return ()
         rows = np.concatenate([roles.learned, roles.held_back])
         vectors_of = [self._vectors(one, whole, rows) for one in (self.old, self.new)]
         read = vectors_of[0][1]
         learned = np.flatnonzero(read & (np.arange(len(rows)) < len(roles.learned)))
         back = np.flatnonzero(read & (np.arange(len(rows)) >= len(roles.learned)))
         labels = whole.labels[rows]
-        right = [
-            nearest_centre(got[learned], labels[learned], got[back], labels[back])
-            for got, _ in vectors_of
-        ]
-        return ClosedSet(labels[back], *right) if len(back) else None
+        if not len(back):
+            return ()
+        first = learned[np.unique(labels[learned], return_index=True)[1]]
+        return tuple(
+            ClosedSet(
+                labels[back],
+                *(
+                    nearest_centre(v[known], labels[known], v[back], labels[back])
+                    for v, _ in vectors_of
+                ),
+                figure=figure,
+            )
+            for known, figure in ((learned, "accuracy"), (first, ONE_PICTURE))
+        )
 
     def _vectors(
         self, backbone: Backbone, whole: TrainingSet, rows: IntArray

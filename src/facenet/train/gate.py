@@ -121,12 +121,13 @@ class ClosedSet:
     """Pictures of learned people that were held back.
 
     label: int64 (m,), who each shows. old, new: bool (m,), whether the nearest class centre of each
-    model is theirs.
+    model is theirs. figure: what that is called.
     """
 
     label: IntArray
     old: Bools
     new: Bools
+    figure: str = "accuracy"
 
 
 def passes(difference: float, interval: Interval | None, allowed_loss: float) -> bool:
@@ -140,7 +141,7 @@ def passes(difference: float, interval: Interval | None, allowed_loss: float) ->
 
 def gate(
     judged: Sequence[JudgedPairs],
-    closed: ClosedSet | None,
+    closed: Sequence[ClosedSet],
     *,
     allowed_loss: float = ALLOWED_LOSS,
     notes: Sequence[str] = (),
@@ -159,8 +160,7 @@ def gate(
         others = int(np.sum(~one.pairs.same))
         refused = [refusal_of(rate, others) for rate in RATES if pairs_needed(rate) > others]
         told += [f"{one.name}: {note}" for note in (*one.pairs.notes, *refused, *_few(one.pairs))]
-    if closed is not None:
-        rows.append(closed_row(closed, allowed_loss, replicates=replicates, seed=seed))
+    rows += [closed_row(one, allowed_loss, replicates=replicates, seed=seed) for one in closed]
     passed = all(row.passed for row in rows)
     return Gate(passed, allowed_loss, tuple(rows), tuple(told))
 
@@ -358,7 +358,7 @@ def closed_row(closed: ClosedSet, allowed_loss: float, *, replicates: int, seed:
     lost = int(np.sum(closed.old & ~closed.new))
     return GateRow(
         CLOSED,
-        "accuracy",
+        closed.figure,
         old,
         new,
         wilson(right[0], total),
