@@ -233,17 +233,14 @@ class TwoModels:
         if not len(back):
             return ()
         first = learned[np.unique(labels[learned], return_index=True)[1]]
-        return tuple(
-            ClosedSet(
-                labels[back],
-                *(
-                    nearest_centre(v[known], labels[known], v[back], labels[back])
-                    for v, _ in vectors_of
-                ),
-                figure=figure,
+        judged = []
+        for known, figure in ((learned, "accuracy"), (first, ONE_PICTURE)):
+            old, new = (
+                nearest_centre(got[known], labels[known], got[back], labels[back])
+                for got, _ in vectors_of
             )
-            for known, figure in ((learned, "accuracy"), (first, ONE_PICTURE))
-        )
+            judged.append(ClosedSet(labels[back], old, new, figure))
+        return tuple(judged)
 
     def _vectors(
         self, backbone: Backbone, whole: TrainingSet, rows: IntArray
