@@ -32,7 +32,7 @@ def test_blocks_hold_every_parameter_once(name: str) -> None:
     assert set(held) == {id(parameter) for parameter in network.parameters()}
     assert all(any(True for m in modules for _ in m.parameters()) for modules in blocks.values())
     assert network.input_size == BACKBONES[name].input_size
-    assert network.embedding_size == 512
+    assert network.embedding_size == BACKBONES[name].settings().embedding_size
 
 
 def small(name: str) -> Backbone:
