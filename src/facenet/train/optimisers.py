@@ -284,12 +284,14 @@ class OptimiserKind:
 
 def _sgd(groups: list[Group], settings: OptimiserSettings) -> Optimizer:
     nesterov = settings.nesterov or settings.name == "momentum"
-    return torch.optim.SGD(groups, 0.0, momentum=settings.momentum, nesterov=nesterov)
+    return torch.optim.SGD(
+        groups, 0.0, momentum=settings.momentum, nesterov=nesterov, fused=True
+    )
 
 
 def _adam(groups: list[Group], settings: OptimiserSettings) -> Optimizer:
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(groups, 0.0, settings.betas, settings.used_epsilon)
+    return kind(groups, 0.0, settings.betas, settings.used_epsilon, fused=True)
 
 
 def _rmsprop(groups: list[Group], settings: OptimiserSettings) -> Optimizer:

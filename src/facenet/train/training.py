@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from facenet.errors import EngineError, ModelFileError, TrainingError
 from facenet.models.home import environment
+from facenet.train.allocator import keep_memory
 from facenet.train.averaging import Average
 from facenet.train.backbones import BACKBONES, build_backbone
 from facenet.train.backbones.backbone import Backbone
@@ -53,6 +54,7 @@ class Training:
     """
 
     def __init__(self, config: Config, classes: int, backbone: Backbone) -> None:
+        keep_memory()
         self.config, self.classes, self.backbone = config, classes, backbone
         self.device = device(config.loop.device)
         self.backbone.to(self.device)
@@ -139,9 +141,10 @@ class Training:
 
     def _gradient_norm(self) -> float:
         """Norm of the backbone's gradient, brought down to loop.clip; of the head's without one."""
-        clip = self.config.loop.clip or float("inf")
         learning = [p for p in self.backbone.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(learning, clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        if self.config.loop.clip:
+            torch.nn.utils.clip_grads_with_norm_(learning, self.config.loop.clip, norm)
         of_loss = [p.grad.norm() for p in self.loss.parameters() if p.grad is not None]
         head = torch.stack(of_loss).norm() if of_loss else torch.zeros((), device=self.device)
         return float(torch.stack([norm, head]).norm())
