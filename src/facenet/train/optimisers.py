@@ -284,9 +284,7 @@ class OptimiserKind:
 
 def _sgd(groups: list[Group], settings: OptimiserSettings) -> Optimizer:
     nesterov = settings.nesterov or settings.name == "momentum"
-    return torch.optim.SGD(
-        groups, 0.0, momentum=settings.momentum, nesterov=nesterov, fused=True
-    )
+    return torch.optim.SGD(groups, 0.0, momentum=settings.momentum, nesterov=nesterov, fused=True)
 
 
 def _adam(groups: list[Group], settings: OptimiserSettings) -> Optimizer:
