@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import LOSSLESS, noise, write_clip, write_sound
+from soundclips import tone, write_talkie
 
 from facenet.errors import ImageError, InputError, MissingExtraError, SettingsError
 from facenet.images import ImageLimits, is_video_name, read_video, video_facts
@@ -335,3 +336,10 @@ def test_without_pyav_a_sentence_says_how_to_get_it(tmp_path, monkeypatch):
 def test_names_of_videos():
     assert all(map(is_video_name, ["a.mp4", "folder/B.MOV", "c.webm", "d.h264"]))
     assert not any(map(is_video_name, ["a.jpg", ".hidden.mp4", "mp4", "a.mp4.txt"]))
+
+
+def test_sound_that_begins_after_the_first_picture_takes_none_away(tmp_path):
+    pictures = [np.full((64, 64, 3), 40 * n, np.uint8) for n in range(5)]
+    path = write_talkie(tmp_path / "late.mkv", pictures, tone(0.3), begins=0.08)
+    found = [(frame.number, round(frame.time_s, 3)) for frame in read_video(path)]
+    assert found == [(n, round(0.04 * n, 3)) for n in range(5)]

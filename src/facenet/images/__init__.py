@@ -17,6 +17,8 @@ from facenet.images.decode import (
 )
 from facenet.images.footage import VideoFacts
 from facenet.images.header import SUFFIXES, Header, read_header
+from facenet.images.reading import SourceFacts, SourceSettings
+from facenet.images.source import Source, open_source
 from facenet.images.video import VIDEO_SUFFIXES, Frame, is_video_name, read_video, video_facts
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
     "ImageLimits",
     "ImageSource",
     "OpenedImage",
+    "Source",
+    "SourceFacts",
+    "SourceSettings",
     "VideoFacts",
     "decode",
     "find_images",
@@ -39,6 +44,7 @@ __all__ = [
     "load_images",
     "load_with_digest",
     "open_image",
+    "open_source",
     "read_header",
     "read_video",
     "video_facts",

@@ -8,17 +8,21 @@ get the limit of pixels too, so that a header that lies costs no memory.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from facenet.errors import InputError, MissingExtraError
+from facenet.images.hardware import accelerated
 from facenet.images.limits import ImageLimits, check_pixels
+from facenet.images.localfile import open_file as open_file
+from facenet.images.localfile import require_local as require_local
+from facenet.images.seeking import Skipping, is_countable
+from facenet.images.upright import display_matrix, upright
 from facenet.types import ImageArray
 
 if TYPE_CHECKING:
@@ -63,34 +67,93 @@ class VideoFacts:
         return round(self.duration_s * self.rate)
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a video is opened.
+
+    limits: of a frame. threads: of the decoder. hardware: "off", "auto" or the name of a kind of
+    device. format: FFmpeg's name of the reader, None where the data tells. options: of the reader.
+    """
+
+    limits: ImageLimits
+    threads: int
+    hardware: str = "off"
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 @contextmanager
 def open_footage(
-    path: str | os.PathLike[str], limits: ImageLimits, threads: int
+    path: str | os.PathLike[str], limits: ImageLimits, threads: int, hardware: str = "off"
 ) -> Iterator[Footage]:
     """The video stream of a file, closed at the end."""
-    name = _require_local(path)
-    av = _pyav()
-    bound = {"max_pixels": str(limits.max_pixels * 11 // 10 + BLOCKS)}
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none", **bound}
-    with _file(path, name) as file:
-        try:
-            container = av.open(file, options=options, metadata_errors="replace")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise InputError(
-                f"{name} should be a video such as MP4, MOV, MKV, WebM or AVI; it cannot be opened "
-                "as one: it is something else, or cut off before its index. Copy it again or "
-                "convert it to MP4."
-            ) from error
-        with container:
-            stream = _stream(container, name)
-            check_pixels(f"A frame of {name}", stream.width, stream.height, limits)
-            stream.codec_context.options = bound
-            stream.codec_context.thread_count = threads
-            stream.thread_type = "AUTO"
-            yield Footage(name, container, stream, limits)
+    name = require_local(path)
+    pyav()
+    with open_file(path, name) as file, footage_of(file, name, limits, threads, hardware) as found:
+        yield found
 
 
-def _pyav() -> Any:
+@contextmanager
+def footage_of(
+    file: IO[bytes], name: str, limits: ImageLimits, threads: int, hardware: str = "off"
+) -> Iterator[Footage]:
+    """The video stream of an open file. name: for messages."""
+    av = pyav()
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    try:
+        container, notice = open_container(file, Opening(limits, threads, hardware, None, options))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{name} should be a video such as MP4, MOV, MKV, WebM or AVI; it cannot be opened "
+            "as one: it is something else, or cut off before its index. Copy it again or "
+            "convert it to MP4."
+        ) from error
+    with container:
+        yield footage_in(container, name, limits, threads, notice)
+
+
+def footage_in(
+    container: InputContainer, name: str, limits: ImageLimits, threads: int, notice: str
+) -> Footage:
+    """The video stream of an open container, ready to be decoded."""
+    stream = _stream(container, name)
+    check_pixels(f"A frame of {name}", stream.width, stream.height, limits)
+    stream.codec_context.options = _bound(limits)
+    stream.codec_context.thread_count = threads
+    stream.thread_type = "AUTO"
+    return Footage(name, container, stream, limits, notice)
+
+
+def _bound(limits: ImageLimits) -> dict[str, str]:
+    return {"max_pixels": str(limits.max_pixels * 11 // 10 + BLOCKS)}
+
+
+def open_container(target: IO[bytes] | str, opening: Opening) -> tuple[InputContainer, str]:
+    """What FFmpeg opens, and a sentence where no hardware decodes although "auto" asked for it.
+
+    Raises PyAV's errors; SettingsError for a kind of device that cannot be had.
+    """
+    av = pyav()
+    options = {**opening.options, **_bound(opening.limits)}
+
+    def opened(accelerator: Any = None) -> InputContainer:
+        if not isinstance(target, str):
+            target.seek(0)
+        return av.open(  # type: ignore[no-any-return]
+            target,
+            format=opening.format,
+            options=options,
+            metadata_errors="replace",
+            hwaccel=accelerator,
+        )
+
+    if opening.hardware == "off":
+        return opened(), ""
+    return accelerated(opened, opening.hardware)
+
+
+def pyav() -> Any:
+    """PyAV, loaded when it is first used. Raises MissingExtraError."""
     try:
         import av
     except ImportError as error:
@@ -101,37 +164,9 @@ def _pyav() -> Any:
     return av
 
 
-def _require_local(path: str | os.PathLike[str]) -> str:
-    """The name of a file for messages. Raises InputError for what is no path of a file."""
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"A video should be the path of a file; got {type(path).__name__}.")
-    text = os.fsdecode(path)
-    name = text if len(text) <= 300 else f"{text[:150]}...{text[-50:]}"
-    if "://" in text:
-        raise InputError(
-            f"{name} is an address; facenet fetches nothing, and streams are not read. Download "
-            "it first."
-        )
-    return name
-
-
-@contextmanager
-def _file(path: str | os.PathLike[str], name: str) -> Iterator[IO[bytes]]:
-    """The file, open for reading, when it is one and not empty."""
-    try:
-        facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InputError(f"{name} is no file; a video should be a file on the disk.")
-        if facts.st_size == 0:
-            raise InputError(f"{name} is empty (0 bytes): expected a video. Copy it again.")
-        opened = open(path, "rb")  # noqa: SIM115 - closed below
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"Cannot read the video {name!r}: {reason}. Check the path and who may read it."
-        ) from error
-    with opened as file:
-        yield file
+def _errors() -> tuple[type[Exception], ...]:
+    av = pyav()
+    return av.FFmpegError, ValueError
 
 
 def _stream(container: InputContainer, name: str) -> VideoStream:
@@ -154,16 +189,24 @@ class Footage:
     """An open video stream: its frames, and what went wrong so far.
 
     decoded: frames so far, usable: those that are whole. faults: packets and frames that are not.
-    end: when the last frame goes, in seconds.
+    end: when the last frame goes, in seconds. notice: a sentence about how it is decoded, or "".
+    lost: what FFmpeg said when no more could be read, or "". alive: called for each packet.
     """
 
     def __init__(
-        self, name: str, container: InputContainer, stream: VideoStream, limits: ImageLimits
+        self,
+        name: str,
+        container: InputContainer,
+        stream: VideoStream,
+        limits: ImageLimits,
+        notice: str = "",
     ) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.name, self.decoded, self.usable, self.faults = name, 0, 0, 0
-        self.end = Fraction(0)
+        self.end, self.notice, self.lost = Fraction(0), notice, ""
+        self.alive: Callable[[], None] = lambda: None
+        self._skipping: Skipping | None = None
         self._container, self._stream, self._limits = container, stream, limits
         self._reformatter = VideoReformatter()
         self._origin = stream.start_time
@@ -182,32 +225,68 @@ class Footage:
             float(rate) if rate else None,
         )
 
+    def skip_to(self, start: float) -> None:
+        """Let `frames` begin at the keyframe before a time, in seconds; or anywhere before that,
+        where the numbers of frames cannot be kept true otherwise."""
+        stream = self._stream
+        if start > 0 and stream.time_base and is_countable(self._container, stream):
+            target = int(Fraction(start) / stream.time_base) + (self._origin or 0)
+            self._skipping = Skipping(self._container, stream, target)
+
     def frames(self) -> Iterator[tuple[int, float, VideoFrame]]:
         """Number, seconds and the frame itself of every frame that is whole."""
-        for packet in self._packets():
-            for frame in self._decode(packet):
-                number, time = self.decoded, self._time(frame)
-                self.decoded += 1
-                if frame.is_corrupt:
-                    self.faults += 1
-                    continue
-                self.usable += 1
-                yield number, float(time), frame
+        for frame in self._decoded():
+            if self._skipping is not None and not self._is_begun(frame):
+                continue
+            number, time = self.decoded, self._time(frame)
+            self.decoded += 1
+            if frame.is_corrupt:
+                self.faults += 1
+                continue
+            self.usable += 1
+            yield number, float(time), frame
+
+    def selected(self, start: float, stop: float) -> Iterator[tuple[int, float, VideoFrame]]:
+        """Those of `frames` from start on and before stop, in seconds.
+
+        Raises InputError after the last frame of a video that is damaged or cut short, and where
+        it ends before start.
+        """
+        seen = False
+        for found in self.frames():
+            if found[1] >= stop:
+                return
+            if found[1] >= start:
+                seen = True
+                yield found
+        self.require_whole()
+        if not seen:
+            raise InputError(
+                f"{self.name} ends at {float(self.end):.2f} s; start should be before that; "
+                f"got {start:g}."
+            )
 
     def pixels(self, frame: VideoFrame) -> ImageArray:
         """uint8 (H, W, 3) RGB, upright."""
+        view = self.view(frame)
+        return view if view.flags.c_contiguous and view.base is None else view.copy()
+
+    def view(self, frame: VideoFrame) -> ImageArray:
+        """As `pixels`, (H, W, 3), but perhaps in the memory of FFmpeg, with gaps between rows."""
         import av
 
         check_pixels(f"A frame of {self.name}", frame.width, frame.height, self._limits)
         try:
             rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-            pixels = np.ascontiguousarray(rgb.to_ndarray(), np.uint8)
         except (av.FFmpegError, ValueError) as error:
             raise InputError(
                 f"{self.name} has pixels of a kind that cannot be turned into RGB, "
                 f"{frame.format.name}. Convert it to MP4."
             ) from error
-        return _upright(pixels, _display_matrix(frame))
+        plane: Any = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        pixels = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        return upright(pixels, display_matrix(frame))
 
     def require_whole(self) -> None:
         """Raise InputError for a video without a frame, damaged or cut short, at its end."""
@@ -223,13 +302,36 @@ class Footage:
                 f"up to {float(self.end):.2f} s. Copy or download it again."
             )
 
+    def _decoded(self) -> Iterator[VideoFrame]:
+        for packet in self._packets():
+            yield from self._decode(packet)
+        if self.lost:  # no packet said that this is the end: some frames are still held back
+            with suppress(*_errors()):
+                yield from self._stream.codec_context.decode(None)
+
     def _packets(self) -> Iterator[Packet[Any]]:
         import av
 
         try:
-            yield from self._container.demux(self._stream)
-        except (av.FFmpegError, OSError):
+            if self._skipping is not None:
+                yield from self._skipping.packets(self.alive)
+                return
+            for packet in self._container.demux(self._stream):
+                self.alive()
+                yield packet
+        except (av.FFmpegError, OSError) as error:
             self.faults += 1
+            self.lost = getattr(error, "strerror", None) or "the connection was lost"
+
+    def _is_begun(self, frame: VideoFrame) -> bool:
+        """Whether a frame is the keyframe that was gone to, or after it."""
+        skipping = self._skipping
+        if skipping is None or skipping.keyframe is None:
+            return True
+        if frame.pts is not None and frame.pts < skipping.keyframe:
+            return False
+        self.decoded = self.decoded or skipping.number
+        return True
 
     def _decode(self, packet: Packet[Any]) -> list[VideoFrame]:
         """The frames of a packet. What fails before the first frame is no fault: a recording may
@@ -251,8 +353,9 @@ class Footage:
         if frame.pts is None or base is None:
             time = self.end
         else:
-            if self._origin is None:
-                self._origin = frame.pts
+            first = not self.decoded and self._skipping is None
+            if self._origin is None or (first and frame.pts < self._origin):
+                self._origin = frame.pts  # Matroska may tell when the sound begins instead
             time = (frame.pts - self._origin) * base
         lasts = frame.duration * base if frame.duration and base else self._step
         self.end = max(self.end, time + lasts)
@@ -276,29 +379,3 @@ def _clock(text: str) -> float | None:
     except ValueError:
         return None
     return hours * 3600 + minutes * 60 + seconds
-
-
-def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """How a frame is to be shown: x' = a x + c y, y' = b x + d y, as (a, b, c, d).
-
-    Nine numbers (a b u c d v x y w) lie beside the frame, see libavutil/display.h.
-    """
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    return a, b, c, d
-
-
-def _upright(pixels: ImageArray, matrix: tuple[int, int, int, int]) -> ImageArray:
-    """Turn and mirror (H, W, 3) pixels by quarter turns, the nearest to a display matrix."""
-    import cv2
-
-    a, b, c, d = matrix
-    across, down = (c, b) if abs(b) > abs(a) else (a, d)
-    if abs(b) > abs(a):
-        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
-    flips = {(True, False): 1, (False, True): 0, (True, True): -1}
-    if (code := flips.get((across < 0, down < 0))) is not None:
-        pixels = np.asarray(cv2.flip(pixels, code), np.uint8)
-    return pixels

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
-from facenet.errors import InputError, SettingsError
+from facenet.errors import SettingsError
 from facenet.images.footage import VideoFacts, open_footage
 from facenet.images.limits import LIMITS, ImageLimits
 from facenet.types import ImageArray
@@ -93,18 +93,7 @@ def _selected(
     threads: int,
 ) -> Iterator[Frame]:
     start, stop = between
-    seen = 0
     with open_footage(path, limits, threads) as video:
-        for number, time_s, frame in video.frames():
-            if time_s >= stop:
-                return
-            if time_s >= start:
-                if seen % stride == 0:
-                    yield Frame(number, time_s, video.pixels(frame))
-                seen += 1
-        video.require_whole()
-        if not seen:
-            raise InputError(
-                f"{video.name} ends at {float(video.end):.2f} s; start should be before that; "
-                f"got {start:g}."
-            )
+        for seen, (number, time_s, frame) in enumerate(video.selected(start, stop)):
+            if seen % stride == 0:
+                yield Frame(number, time_s, video.pixels(frame))

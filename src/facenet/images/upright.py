@@ -1,0 +1,39 @@
+"""Frames turned and mirrored as the file says that they are to be shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from facenet.types import ImageArray
+
+Matrix = tuple[int, int, int, int]
+
+
+def display_matrix(frame: Any) -> Matrix:
+    """How a frame is to be shown: x' = a x + c y, y' = b x + d y, as (a, b, c, d).
+
+    Nine numbers (a b u c d v x y w) lie beside the frame, see libavutil/display.h.
+    """
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def upright(pixels: ImageArray, matrix: Matrix) -> ImageArray:
+    """Turn and mirror (H, W, 3) pixels by quarter turns, the nearest to a display matrix."""
+    a, b, c, d = matrix
+    if abs(b) <= abs(a) and a >= 0 and d >= 0:
+        return pixels
+    import cv2
+
+    across, down = (c, b) if abs(b) > abs(a) else (a, d)
+    if abs(b) > abs(a):
+        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
+    flips = {(True, False): 1, (False, True): 0, (True, True): -1}
+    if (code := flips.get((across < 0, down < 0))) is not None:
+        pixels = np.asarray(cv2.flip(pixels, code), np.uint8)
+    return pixels
