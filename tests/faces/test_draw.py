@@ -8,7 +8,14 @@ import pytest
 from fakes import toy_faces
 
 from facenet.errors import InputError, StorageError
-from facenet.faces.draw import KNOWN_COLOR, UNKNOWN_COLOR, draw_faces, save_image
+from facenet.faces.draw import (
+    KNOWN_COLOR,
+    UNKNOWN_COLOR,
+    draw_faces,
+    draw_tracks,
+    save_image,
+    track_color,
+)
 from facenet.types import Faces
 
 GREY = 90
@@ -195,3 +202,89 @@ def test_a_name_too_long_for_the_disk(tmp_path):
     with pytest.raises(StorageError, match="Cannot write"):
         save_image(canvas(8, 8), tmp_path / ("a" * 300 + ".png"))
     assert os.listdir(tmp_path) == []
+
+
+# ---- tracks
+
+
+def tracked(*pairs):
+    """Faces of (track, box)."""
+    return toy_faces(*(box for _, box in pairs)).with_(track_id=[track for track, _ in pairs])
+
+
+BOX = (100, 100, 180, 200)
+
+
+def test_a_track_keeps_its_colour_wherever_and_whoever_it_is():
+    for labels in ({}, {7: None}, {7: "Ada"}):
+        for box in (BOX, (30, 120, 90, 190)):
+            drawn = draw_tracks(canvas(), tracked((7, box)), labels)
+            assert tuple(drawn[(box[1] + box[3]) // 2, box[0]]) == track_color(7)
+    pair = draw_tracks(canvas(), tracked((2, (20, 60, 80, 130)), (3, (200, 60, 260, 130))), {})
+    assert tuple(pair[95, 20]) == track_color(2) and tuple(pair[95, 200]) == track_color(3)
+
+
+def test_colours_of_tracks_are_apart_and_white_letters_can_be_read_on_them():
+    colours = np.array([track_color(track) for track in range(1, 1000)], float)
+    for first in range(990):
+        near = np.linalg.norm(colours[first + 1 : first + 5] - colours[first], axis=1)
+        assert near.min() > 45
+    linear = np.where(
+        colours <= 10, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4
+    )
+    contrast = 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)  # WCAG 2: 3 for large letters
+    assert contrast.min() >= 3
+    assert track_color(2**62) == track_color(2**62)
+
+
+def test_labels_say_the_name_and_the_track():
+    def labelled(labels, **options):
+        return draw_tracks(canvas(), tracked((7, BOX)), labels, **options)
+
+    def expected(text):
+        """The same words by `draw_faces`, in the colour of the track."""
+        drawn = draw_faces(canvas(), toy_faces(BOX), [text])
+        drawn[np.all(drawn == KNOWN_COLOR, axis=2)] = track_color(7)
+        return drawn
+
+    for drawn, text in (
+        (labelled({7: "Ada"}), "Ada 7"),
+        (labelled({7: None}), "unknown 7"),
+        (labelled({}), "unknown 7"),
+        (labelled({}, unknown=""), "7"),
+        (labelled({7: "Zoë 李"}, unknown="x"), "Zoë 李 7"),
+    ):
+        # Letters have soft edges, which mix with another colour.
+        assert np.abs(drawn.astype(int) - expected(text)).mean() < 0.5
+        assert written(drawn) == pytest.approx(written(expected(text)), rel=0.2)
+    assert not np.array_equal(labelled({7: "Ada"}), labelled({7: "Eda"}))
+    assert not np.array_equal(labelled({}), draw_tracks(canvas(), tracked((8, BOX)), {}))
+
+
+def test_a_face_of_no_track_has_a_thin_grey_box_and_no_label():
+    for faces in (toy_faces(BOX), tracked((0, BOX))):
+        drawn = draw_tracks(canvas(), faces, {0: "Ada"})
+        inked = drawn[painted(drawn)]
+        assert len(inked) and np.ptp(inked, axis=1).max() == 0  # grey throughout
+        assert not painted(drawn)[:97].any()
+    thick = painted(draw_tracks(canvas(), tracked((1, BOX)), {}, unknown=""))
+    assert painted(drawn)[150, 90:110].sum() < thick[150, 90:110].sum()
+
+
+def test_trails_are_lines_under_the_boxes_in_the_colour_of_the_track():
+    trails = {4: [(20, 250), (60.4, 250), (60.4, 280)], 5: [(5, 5)], 6: []}
+    drawn = draw_tracks(canvas(), Faces.empty(), {}, trails=trails)
+    assert tuple(drawn[250, 40]) == track_color(4) and tuple(drawn[270, 60]) == track_color(4)
+    rows, columns = np.nonzero(painted(drawn))
+    assert rows.min() >= 248 and columns.max() <= 63
+    far = {4: [(-900, 150), (2000, 150)]}
+    over = draw_tracks(canvas(), tracked((9, BOX)), {}, trails=far)
+    assert tuple(over[150, 100]) == track_color(9) and tuple(over[150, 300]) == track_color(4)
+
+
+def test_a_frame_itself_is_left_alone():
+    frame = canvas()
+    frame.setflags(write=False)
+    assert painted(draw_tracks(frame, tracked((1, BOX)), {}, trails={1: [(0, 0), (9, 9)]})).any()
+    assert np.all(frame == GREY)
+    assert np.array_equal(draw_tracks(frame, Faces.empty(), {}), frame)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,12 @@ UNKNOWN_COLOR = (214, 69, 65)
 INK = (255, 255, 255)
 WEIGHT = 600
 """Semibold letters: OpenCV's default is thin, and hard to read at 14 pixels."""
+UNTRACKED_COLOR = (150, 150, 150)
+GOLDEN = 0.618033988749895
+"""The golden ratio: its multiples, taken as hues, stay far apart for any count of tracks."""
+
+Trail = Sequence[tuple[float, float]]
+"""Where a face was, oldest first: points x, y in pixels."""
 
 
 def draw_faces(
@@ -38,6 +45,59 @@ def draw_faces(
         text = _drawable(unknown if label is None else label)
         _draw_one(canvas, face.box, text, (color, thickness))
     return canvas
+
+
+def draw_tracks(
+    image: ImageArray,
+    faces: Faces,
+    labels: Mapping[int, str | None],
+    *,
+    unknown: str = "unknown",
+    trails: Mapping[int, Trail] | None = None,
+) -> ImageArray:
+    """A copy of a frame with a box per face, in the colour of its track, and who it is.
+
+    image: uint8 (H, W, 3) RGB. labels: per track id the name, None or nothing for somebody nobody
+    knows (labelled `unknown`); the number of the track follows, as in "Ada 3". trails: per track
+    id where it was, drawn as a line. A face of no track (id 0, or faces without ids) gets a thin
+    grey box without a label. Returns uint8 RGB.
+    """
+    canvas = image.copy()
+    thickness = max(2, round(min(image.shape[:2]) / 220))
+    for track, trail in (trails or {}).items():
+        _draw_trail(canvas, trail, track_color(track), thickness)
+    for face in faces:
+        if not face.track_id:
+            _draw_one(canvas, face.box, "", (UNTRACKED_COLOR, max(1, thickness // 2)))
+            continue
+        name = labels.get(face.track_id)
+        text = _drawable(f"{unknown if name is None else name} {face.track_id}".strip())
+        _draw_one(canvas, face.box, text, (track_color(face.track_id), thickness))
+    return canvas
+
+
+def track_color(track: int) -> tuple[int, int, int]:
+    """The colour of a track, RGB: always the same, unlike that of its neighbours, and dark enough
+    for white letters."""
+    hue = track * GOLDEN % 1.0
+    red, green, blue = (value / 255 for value in _rgb(hue, 1.0))
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return _rgb(hue, 0.85 - 0.35 * light)
+
+
+def _rgb(hue: float, value: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _draw_trail(
+    canvas: ImageArray, trail: Trail, color: tuple[int, int, int], thickness: int
+) -> None:
+    import cv2
+
+    if len(trail) > 1:
+        points = np.rint(np.asarray(trail, np.float64)).astype(np.int32).reshape(-1, 1, 2)
+        cv2.polylines(canvas, [points], False, color, thickness, cv2.LINE_AA)
 
 
 def save_image(image: ImageArray, path: Path) -> None:
