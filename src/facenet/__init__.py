@@ -44,6 +44,7 @@ _NAMES = {
     "ModelError": "errors",
     "ModelFileError": "errors",
     "ModelStore": "models.store",
+    "Moment": "video.events",
     "MtcnnSettings": "faces.mtcnn",
     "NoFaceError": "errors",
     "People": "gallery.compare",
@@ -55,12 +56,18 @@ _NAMES = {
     "Seen": "faces.pipeline",
     "SettingsError": "errors",
     "SeveralFacesError": "errors",
+    "SourceSettings": "images",
     "StorageError": "errors",
     "Strided": "faces.strided",
+    "Track": "video.events",
+    "TrackSettings": "faces.track",
     "TrainingError": "errors",
     "UnknownModelError": "errors",
     "UnknownPersonError": "errors",
     "Verification": "gallery.compare",
+    "VideoEvent": "video.events",
+    "WatchSettings": "video.settings",
+    "Watching": "video.watch",
     "YunetSettings": "faces.yunet",
     "compare": "shortcuts",
     "crop_faces": "faces.align",
@@ -68,14 +75,17 @@ _NAMES = {
     "detect_video": "faces.video",
     "draw_faces": "faces.draw",
     "embed": "shortcuts",
+    "enroll_track": "video.enrolling",
     "find_card": "models.catalog",
     "identify": "shortcuts",
     "load_image": "images",
+    "open_source": "images",
     "read_video": "images",
     "resume_training": "train.runs",
     "select_faces": "faces.detect",
     "train_embedder": "train.runs",
     "verify": "shortcuts",
+    "watch": "video.watch",
 }
 
 __all__ = sorted([*_NAMES, "__version__"])
@@ -110,6 +120,7 @@ if TYPE_CHECKING:
     from facenet.faces.pipeline import Seen as Seen
     from facenet.faces.scrfd import ScrfdSettings as ScrfdSettings
     from facenet.faces.strided import Strided as Strided
+    from facenet.faces.track import TrackSettings as TrackSettings
     from facenet.faces.video import detect_video as detect_video
     from facenet.faces.yunet import YunetSettings as YunetSettings
     from facenet.galleries import Gallery as Gallery
@@ -130,7 +141,9 @@ if TYPE_CHECKING:
     from facenet.images import (
         Frame as Frame,
         ImageLimits as ImageLimits,
+        SourceSettings as SourceSettings,
         load_image as load_image,
+        open_source as open_source,
         read_video as read_video,
     )
     from facenet.models.card import ModelCard as ModelCard, Preprocess as Preprocess
@@ -153,6 +166,10 @@ if TYPE_CHECKING:
         train_embedder as train_embedder,
     )
     from facenet.types import Face as Face, Faces as Faces
+    from facenet.video.events import Moment as Moment, Track as Track, VideoEvent as VideoEvent
+    from facenet.video.settings import WatchSettings as WatchSettings
+    from facenet.video.enrolling import enroll_track as enroll_track
+    from facenet.video.watch import Watching as Watching, watch as watch
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,17 @@ class Filtering:
     histogram: bool = flag(False, "Find the limit as facenet did, on a histogram of 100 bins.")
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The clips in which faces are followed."""
+
+    clips: int = flag(12, "Clips to make: people walk, cross, meet, stop, return, come nearer.")
+    people: int = flag(24, "People drawn from the folder, at the most.")
+    together: int = flag(5, "People in a clip, at the most.")
+    seconds: float = flag(5.0, "Length of a clip, at 25 frames a second.")
+    seed: int = flag(0, "Seed of all draws: the same clips again.")
+
+
 app = typer.Typer(help="Accuracy and error rates on a data set.", no_args_is_help=True)
 
 
@@ -269,6 +280,28 @@ def overlap(
     with bar("pictures") as done:
         found = find_overlap((first, second), recognizer, how, threshold=level, done=done)
     answer(found, overlap_text, output)
+    return 0
+
+
+@app.command()
+@command
+def tracking(
+    images: Annotated[Path, typer.Argument(help="Folder: a picture or a sub-folder per person.")],
+    output: Output,
+    recognition: Recognition,
+    following: Following,
+) -> int:
+    """How well faces are followed through clips.
+
+    Clips of these people are made, with the truth about every frame, and followed in every frame
+    and in every second, fourth and eighth, with and without embeddings.
+    """
+    from facenet.apps.jobs.trackscoring import Scoring, evaluate_tracking, tracking_text
+
+    how, recognizer = Scoring(**asdict(following)), recognition.recognizer()
+    with bar("clips") as done:
+        found = evaluate_tracking(images, recognizer, how, done=done)
+    answer(found, tracking_text, output)
     return 0
 
 

@@ -26,6 +26,7 @@ from facenet.apps.cli import (
     people,
     train,
     upkeep,
+    video,
 )
 
 app = typer.Typer(
@@ -48,6 +49,8 @@ for verb in (
     app.command()(verb)
 app.command()(enroll.enroll)
 app.command()(cluster.cluster)
+app.add_typer(video.app, name="video")
+app.command()(video.camera)
 app.command()(calibrate.calibrate)
 app.command()(train.train)
 app.command()(finetune.finetune)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facenet.apps.jobs.interrupt import on_interrupt
 from facenet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -69,16 +69,5 @@ def found_recipe(recipe: Path) -> Path:
 def stop_after_step() -> Iterator[Callable[[], bool]]:
     """Ctrl-C sets a flag instead of ending the process; a second one ends it as ever."""
     asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
+    with on_interrupt(asked.set):
         yield asked.is_set
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

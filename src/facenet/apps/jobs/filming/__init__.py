@@ -1,0 +1,1 @@
+"""What `facenet video` writes: events, tracks, subtitles, a timeline, portraits, films."""

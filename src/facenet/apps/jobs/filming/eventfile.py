@@ -1,0 +1,124 @@
+"""Events as they happen, as JSON Lines (jsonlines.org) or CSV, a line per event."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from facenet.apps.jobs.filming.cells import csv_line, json_line, plain
+from facenet.apps.jobs.filming.linefile import LineFile
+from facenet.errors import SettingsError, StorageError
+
+if TYPE_CHECKING:
+    from facenet.video.events import VideoEvent
+
+STDOUT = "-"
+LINES, TABLE = (".jsonl", ".ndjson"), (".csv",)
+COLUMNS = (
+    "type", "time_s", "track", "person", "similarity", "stranger", "visit_s", "frame", "person_id",
+    "threshold", "fmr", "fpir", "best_candidate", "reason", "looks", "faces", "before", "box",
+    "reported_s", "source", "at",
+)  # fmt: skip
+"""Columns of CSV: the fields of an event, and what `event_row` adds."""
+
+
+def event_row(
+    event: VideoEvent, *, source: str | None = None, began: datetime | None = None
+) -> dict[str, Any]:
+    """An event as plain values: what `VideoEvent.to_dict` gives, and more where it is known.
+
+    source: what was watched. began: when its second 0 was, with a time zone; "at" is then the
+    time of the event by the clock, in ISO 8601.
+    """
+    row: dict[str, Any] = plain(event.to_dict())
+    if source is not None:
+        row["source"] = source
+    if began is not None:
+        row["at"] = (began + timedelta(seconds=event.time_s)).isoformat(timespec="milliseconds")
+    return row
+
+
+class EventFile(AbstractContextManager["EventFile"]):
+    """A file of events, open for more, to be used in a `with` block.
+
+    place: a file whose name ends with .jsonl or .ndjson (JSON Lines) or .csv, or "-" for JSON
+    Lines on stdout. append: add to the file that is there; otherwise it is replaced at once. out:
+    what stands for stdout.
+    Raises SettingsError for another ending; StorageError when the file cannot be written, has
+    other columns, or another run writes to it.
+    """
+
+    def __init__(
+        self, place: str | Path, *, append: bool = False, out: IO[str] | None = None
+    ) -> None:
+        self._out = (out or sys.stdout) if str(place) == STDOUT else None
+        self._file: LineFile | None = None
+        self.table = event_kind(place) == "csv"
+        if self._out is None:
+            with ExitStack() as stack:
+                self._file = stack.enter_context(LineFile(Path(place), keep=append))
+                if self.table:
+                    self._head(self._file)
+                stack.pop_all()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write an event, as `event_row` gives it, so that it is readable at once.
+
+        Raises StorageError when it cannot be written; what was written before stays as it is.
+        """
+        if self._out is not None:  # in ASCII, which every terminal and pipe takes
+            self._out.write(json.dumps(plain(row), allow_nan=False) + "\n")
+            self._out.flush()
+        elif self._file is not None:
+            self._file.add(self._line(row))
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        if self.table:
+            return csv_line(row.get(column) for column in COLUMNS)
+        return json_line(row)
+
+    def _head(self, file: LineFile) -> None:
+        """Write the names of the columns, or see that they are there."""
+        head = csv_line(COLUMNS)
+        if not file.size:
+            file.add(head)
+        elif file.read(0, len(head)) != head.encode():
+            raise StorageError(
+                f"Cannot add events to {str(file.path)[:300]}: its first line should name the "
+                "columns of events. Choose another file, or do not append."
+            )
+
+
+def event_kind(place: str | Path) -> str:
+    """How events are written there: "jsonl" or "csv". Raises SettingsError for another ending."""
+    ending = Path(place).suffix.lower()
+    if str(place) == STDOUT or ending in LINES:
+        return "jsonl"
+    if ending in TABLE:
+        return "csv"
+    raise SettingsError(
+        "The name of a file of events should end with .jsonl, .ndjson or .csv, or be - for "
+        f"stdout; got {str(place)[:300]}."
+    )

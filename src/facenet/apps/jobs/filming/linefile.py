@@ -1,0 +1,151 @@
+"""Files that grow by whole lines and survive a kill, a full disk and a second run.
+
+Each line is handed to the system at once, so that `tail -f` sees it and nothing waits in this
+process. Where a line cannot be written whole, what came of it is taken away again. A torn last
+line, left by a kill or a power cut, is removed when the file is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from facenet.errors import StorageError
+
+if sys.platform != "win32":
+    import fcntl
+
+BLOCK = 1 << 16
+
+
+class LineFile:
+    """A file that is open for lines, to be used in a `with` block.
+
+    keep: add to the lines that are there; otherwise they are removed. Its folder is made. On
+    POSIX systems the file belongs to one process at a time. private: a new file can be read by
+    its owner alone.
+    Raises StorageError when it cannot be opened or another process writes to it.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = False, private: bool = False) -> None:
+        self.path = path
+        self._handle = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = _alone(path, 0o600 if private else 0o666)
+            self._regular = stat.S_ISREG(os.fstat(self._handle).st_mode)
+            if self._regular:
+                os.ftruncate(self._handle, _whole(self._handle) if keep else 0)
+        except OSError as error:
+            self.close()
+            raise self._problem(error) from error
+        except StorageError:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file; 0 for a pipe."""
+        return os.fstat(self._handle).st_size if self._regular else 0
+
+    def add(self, line: str) -> None:
+        """Add a line, which ends with a line feed and has no other.
+
+        Raises StorageError, with the file as it was before, when it cannot be written whole.
+        """
+        data = line.encode()
+        before = self.size
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+        except OSError as error:
+            self.cut(before)
+            raise self._problem(error) from error
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes only, as well as the disk lets us."""
+        if self._regular:
+            with suppress(OSError):
+                os.ftruncate(self._handle, size)
+
+    def read(self, offset: int, limit: int = BLOCK) -> bytes:
+        """At most `limit` bytes from `offset` on. Raises OSError."""
+        os.lseek(self._handle, offset, os.SEEK_SET)
+        return os.read(self._handle, limit)
+
+    def remove(self) -> None:
+        """Close the file and delete it."""
+        if self._handle >= 0:
+            with suppress(OSError):
+                self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            with suppress(OSError):
+                os.close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _problem(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"Cannot write {str(self.path)[:300]}: {error.strerror or error}. What was written "
+            "before is kept; choose another place or free some space."
+        )
+
+
+def _alone(path: Path, mode: int) -> int:
+    """A handle on a file that no other process has in the same way.
+
+    Raises OSError; StorageError where another process has it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    while True:
+        handle = os.open(path, flags, mode)
+        try:
+            if sys.platform == "win32" or not stat.S_ISREG(os.fstat(handle).st_mode):
+                return handle
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        except BlockingIOError as error:
+            os.close(handle)
+            raise StorageError(
+                f"Another run writes to {str(path)[:300]}. Wait until it ends, or name another "
+                "file."
+            ) from error
+        except FileNotFoundError:  # it was deleted between opening and locking
+            pass
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _whole(handle: int) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = os.fstat(handle).st_size
+    while end:
+        start = max(0, end - BLOCK)
+        os.lseek(handle, start, os.SEEK_SET)
+        found = os.read(handle, end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

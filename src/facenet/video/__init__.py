@@ -1,0 +1,1 @@
+"""Videos as people: who was here, from when to when."""
