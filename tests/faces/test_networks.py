@@ -6,7 +6,7 @@ import pytest
 from naive_mtcnn import ToyNet, toy_nets
 
 from facenet.faces.mtcnn import EXACTNESS, Mtcnn, MtcnnSettings
-from facenet.faces.networks import CHUNKS, MARGIN, MUCH, Networks, is_quicker
+from facenet.faces.networks import CHUNKS, MARGIN, MUCH, Networks, chunks, is_quicker
 from facenet.faces.resample import AreaSampler
 from facenet.images import load_image
 from facenet.models.loader import load_model
@@ -31,6 +31,13 @@ class Quick:
         return {**wrong, "score": (answer["score"] + noise).astype(np.float32)}
 
 
+class Illegible:
+    """An engine that does not say what it runs, so that nothing can stand for it."""
+
+    def __init__(self, engine):
+        self.inputs, self.run, self.describe = engine.inputs, engine.run, engine.describe
+
+
 ALWAYS = {"pnet": 0, "rnet": 0}
 
 
@@ -40,7 +47,7 @@ def quick_nets(nets, **options):
 
 def twice(nets, quick):
     """Networks that look quickly at everything."""
-    return Networks(nets, lambda: quick, much=ALWAYS)
+    return Networks(nets, lambda: quick, much=ALWAYS, alone=0)
 
 
 def picture(height, width, *, seed):
@@ -63,7 +70,7 @@ def test_a_cell_asked_alone_answers_as_in_its_level(size, nets, real):
     cells = cells[:, np.random.RandomState(0).permutation(cells.shape[1])]
     networks = Networks(engines)
     for numbers, rows, columns in (cells, cells[:, cells[0] == 1]):
-        scores, offsets = networks.look(networks.cut(levels, (numbers, rows, columns)))
+        ((scores, offsets),) = networks.look([networks.cut(levels, (numbers, rows, columns))])
         np.testing.assert_allclose(scores, whole["score"][numbers, rows, columns], atol=2e-6)
         np.testing.assert_allclose(offsets, whole["offset"][numbers, :, rows, columns], atol=2e-6)
 
@@ -71,8 +78,8 @@ def test_a_cell_asked_alone_answers_as_in_its_level(size, nets, real):
 def cells_of(networks, levels, by_column):
     """Numbers, rows, columns, scores and offsets of the cells that reach 0.6, and the width of a
     level."""
-    asked = networks.pick(levels, networks.scan(levels), 0.6, by_column=by_column)
-    scores, offsets = networks.look(asked)
+    asked = networks.survey(levels, 0.6, by_column=by_column)
+    ((scores, offsets),) = networks.look([asked])
     cells = asked.levels, asked.rows, asked.columns, scores, offsets
     return *(values[scores >= 0.6] for values in cells), asked.width
 
@@ -133,6 +140,31 @@ def test_crops_are_judged_in_filled_chunks():
     assert sorted(set(counts)) == [2, 3, 4, 6, 8, 12, 16, 24, 32]
 
 
+def test_a_whole_level_is_asked_about_where_a_quick_look_leaves_much_of_it():
+    level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)[None]
+    shapes = {}
+    for alone in (0, 1, 1000):
+        nets = toy_nets()
+        quick = quick_nets(nets)
+        networks = Networks(nets, lambda quick=quick: quick, much=ALWAYS, alone=alone)
+        found = cells_of(networks, level, False)
+        assert len(found[0]) > 15
+        shapes[alone] = {shape[-2:] for shape in nets["pnet"].shapes[1:]}
+    assert (61, 81) not in shapes[0] | shapes[1] and shapes[1000] == {(61, 81)}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_thread_gets_crops_and_no_chunk_is_larger_than_allowed(threads):
+    for count in (0, 1, 7, 8, 9, 16, 43, 100, 1000):
+        parts = chunks(np.arange(count), "onet", threads)
+        assert np.array_equal(np.concatenate([[], *parts]), np.arange(count))
+        assert all(len(part) <= CHUNKS["onet"] for part in parts)
+        if threads > 1 and count >= 8 * (threads + 1):
+            assert len(parts) > threads and min(map(len, parts[:-1])) >= 8
+        if threads == 1:
+            assert len(parts) == -(-count // CHUNKS["onet"])
+
+
 def test_a_quick_engine_off_by_more_than_the_margin_would_be_noticed():
     """The other tests can fail: with a useless quick engine, cells are lost."""
     level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)[None]
@@ -149,12 +181,19 @@ def test_the_whole_cascade_finds_the_same_faces(mode, real, examples):
     photos = [np.concatenate([row, row[::-1]]), photo]
     assert 0.36 * photos[0].shape[0] * photos[0].shape[1] > MUCH["pnet"]
     settings = MtcnnSettings(exactness=mode)
-    expected = Mtcnn(real, settings).detect(photos)
+    exact = {net: Illegible(engine) for net, engine in real.items()}
+    expected = Mtcnn(exact, settings).detect(photos)
     quick = quick_nets(real)
-    found = Mtcnn(real, settings, quick=lambda: quick, threads=2).detect(photos)
-    assert [len(faces) for faces in found] == [len(faces) for faces in expected]
-    assert sum(map(len, found)) >= 12
+    found = Mtcnn(exact, settings, quick=lambda: quick, threads=2).detect(photos)
     assert quick["pnet"].runs and quick["rnet"].runs and not quick["onet"].runs
+    assert sum(map(len, found)) >= 12
+    assert_alike(found, expected)
+    # With a glance, where this processor has one.
+    assert_alike(Mtcnn(real, settings, threads=2).detect(photos), expected)
+
+
+def assert_alike(found, expected):
+    assert [len(faces) for faces in found] == [len(faces) for faces in expected]
     for ours, plain in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours.boxes, plain.boxes, atol=1e-2)
         np.testing.assert_allclose(ours.landmarks, plain.landmarks, atol=1e-2)

@@ -271,6 +271,40 @@ def test_threads_share_few_arenas():
     assert arenas("pipeline", MALLOC_ARENA_MAX="4") == 4
 
 
+LARGE_PIECES = """
+import ctypes, sys
+from facenet.faces.pipeline import Pipeline
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+if sys.argv[1] == "pipeline":
+    list(Pipeline(None).run([]))
+first = bytearray(16 << 20)
+del first
+before = libc.mallinfo2().hblkhd
+piece = bytearray(4 << 20)
+print(libc.mallinfo2().hblkhd - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone does this")
+def test_large_pieces_of_memory_are_the_system_s():
+    """Also after an even larger one was given back, from which on malloc keeps them itself."""
+
+    def mapped(which, **more):
+        command = [sys.executable, "-c", LARGE_PIECES, which]
+        name = "MALLOC_MMAP_THRESHOLD_"
+        plain = {key: value for key, value in os.environ.items() if key != name}
+        ran = subprocess.run(command, capture_output=True, check=True, env=plain | more, text=True)
+        return int(ran.stdout)
+
+    assert mapped("none") == 0
+    assert mapped("pipeline") >= 4 << 20
+    assert mapped("pipeline", MALLOC_MMAP_THRESHOLD_=str(8 << 20)) == 0
+
+
 def test_large_pictures_are_not_read_far_ahead():
     """At most the budget is decoded at once: eight of these pictures, of sixty. What the process
     holds (OpenCV's part too, which Python does not count) has not grown by half of them either."""

@@ -121,7 +121,7 @@ def test_the_usual_configuration_is_one(base):
     values = usual_config(base)
     values["start"] = {**values["start"], "model": "base.safetensors"}
     config = config_from({**values, **places})
-    assert [stage.part for stage in config.stages] == ["head", "layer4", "all"]
+    assert [stage.part for stage in config.stages] == ["head", "layer4", "layer3"]
     assert {stage.batch_norm for stage in config.stages} == {"frozen"}
     assert config.backbone["width"] == 4
     assert config.start.distil > 0 and config.start.centres == "data"

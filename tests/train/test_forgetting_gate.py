@@ -10,15 +10,7 @@ import pytest
 from facenet.data.pairset import PairSet, Picture
 from facenet.errors import DataError, TrainingError
 from facenet.evaluate.intervals import subject_weights
-from facenet.train.gate import (
-    ClosedSet,
-    JudgedPairs,
-    closed_row,
-    gate,
-    nearest_centre,
-    pair_rows,
-    passes,
-)
+from facenet.train.gate import GateRow, JudgedPairs, gate, pair_rows, passes
 from facenet.train.gaterecord import check_gate, read_gate, refusal, write_gate
 
 PEOPLE, PICTURES, SIZE = 24, 4, 6
@@ -129,45 +121,12 @@ def test_the_drift_interval_draws_people_for_both_models_at_once(pairs):
     assert row.difference_interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
 
 
-def test_the_nearest_centre_is_that_of_loops():
-    random = np.random.default_rng(4)
-    learned, probes = vectors_of(0.5, 6), vectors_of(1.4, 7)
-    labels = np.arange(len(learned)) // PICTURES
-    kept = random.permutation(len(learned))[:70]
-    right = nearest_centre(learned[kept], labels[kept], probes, labels)
-    wanted = []
-    for probe, label in zip(probes, labels, strict=True):
-        best, named = -2.0, None
-        for who in sorted(set(labels[kept].tolist())):
-            centre = learned[kept][labels[kept] == who].astype(float).sum(axis=0)
-            cosine = np.dot(probe, centre) / np.linalg.norm(centre)
-            if cosine > best:
-                best, named = cosine, who
-        wanted.append(named == label)
-    assert right.tolist() == wanted
-    assert 0.2 < np.mean(wanted) < 0.95
-
-
-def test_learned_people_are_drawn_with_all_their_pictures():
-    random = np.random.default_rng(8)
-    label = random.integers(0, 9, 50)
-    old, new = random.random(50) < 0.7, random.random(50) < 0.9
-    row = closed_row(ClosedSet(label, old, new), 0.002, replicates=80, seed=3)
-    people = sorted(set(label.tolist()))
-    differences = []
-    for drawn in subject_weights(len(people), 80, 3):
-        rows = [i for who, n in zip(people, drawn, strict=True) for _ in range(n)
-                for i in np.flatnonzero(label == who)]  # fmt: skip
-        differences.append(np.mean(new[rows]) - np.mean(old[rows]))
-    assert row.difference_interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
-    assert (row.old, row.new) == (np.mean(old), np.mean(new))
-    assert f"{np.sum(new & ~old)} right only now, {np.sum(old & ~new)} only before" in row.of
-
-
 def test_the_same_model_passes_and_a_forgetful_one_is_refused(pairs, tmp_path):
     old = vectors_of(0.35, 2)
-    closed = ClosedSet(np.arange(6), np.ones(6, bool), np.ones(6, bool))
-    same = gate([judged(pairs, old, old)], [closed], notes=["told"], replicates=50)
+    learned = GateRow("known", "toy", 0.5, 0.5, None, None, 0.0, None, True, True, "six")
+    same = gate([judged(pairs, old, old)], [learned], notes=["told"], replicates=50)
+    assert same.rows[-1] == learned
+    assert not gate([], [replace(learned, passed=False)]).passed
     assert same.passed and refusal(same) is None and same.notes[0] == "told"
     assert {row.difference for row in same.rows if row.figure != "cosine"} == {0.0}
     assert not any("people say little" in note for note in same.notes), "24 are not few"

@@ -11,7 +11,7 @@ from scenes import Scene, frame, known_people, walk
 
 from facenet.apps.jobs.filming.sinks import AHEAD, FilmPlan, FilmSink
 from facenet.apps.jobs.filming.whole import Outputs, Telling, film_video, people_there
-from facenet.errors import FacenetError, InputError, SettingsError
+from facenet.errors import FacenetError, InputError, SettingsError, StorageError
 from facenet.images import Frame, read_video
 from facenet.images.source import SourceFacts
 from facenet.video.events import Moment
@@ -155,8 +155,9 @@ def test_a_film_that_is_abandoned_leaves_no_file_and_no_thread(tmp_path):
 
 def test_a_film_whose_thread_died_says_why_and_never_blocks(tmp_path):
     moments = list(watching())
-    sink = FilmSink(FilmPlan(tmp_path / "no" / "film.xyz"))
-    with pytest.raises(SettingsError, match="xyz"):
+    (tmp_path / "file").write_text("")
+    sink = FilmSink(FilmPlan(tmp_path / "file" / "film.mp4"))
+    with pytest.raises(StorageError, match="film.mp4"):
         for moment in moments * AHEAD:
             sink.take(moment)
     sink.abandon()

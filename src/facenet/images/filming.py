@@ -346,7 +346,7 @@ def film(
     file that cannot be opened, StorageError for a disk that is full or a place that cannot be
     written, MissingExtraError without PyAV.
     """
-    target, exact, options = _checked_path(path), _checked_rate(rate), settings or FilmSettings()
+    target, exact, options = require_film_name(path), _checked_rate(rate), settings or FilmSettings()
     pyav()
     if audio is not None and os.path.exists(target) and os.path.samefile(audio, target):
         raise InputError(SAME_PLACE.format(target))
@@ -372,7 +372,8 @@ class _LeftError(Exception):
     """Leaves the file behind, because the block ended with an error of its own."""
 
 
-def _checked_path(path: str | os.PathLike[str]) -> Path:
+def require_film_name(path: str | os.PathLike[str]) -> Path:
+    """The path of a film. Raises SettingsError for an ending that is none of `FILM_SUFFIXES`."""
     target = Path(os.fsdecode(path))
     if target.suffix.lower() not in FORMATS:
         raise SettingsError(

@@ -26,7 +26,7 @@ from facenet.apps.jobs.filming.webhook import (
     outbox_beside,
     webhook_secret,
 )
-from facenet.images.filming import TICK
+from facenet.images.filming import TICK, require_film_name
 from facenet.video.events import Moment, Track
 
 AHEAD = 8
@@ -86,6 +86,7 @@ class FilmSink:
 
     def __init__(self, plan: FilmPlan) -> None:
         self.name, self._plan = str(plan.path), plan
+        require_film_name(plan.path)
         self._queue: Queue[Moment | Ending | None] = Queue(AHEAD)
         pool = ThreadPoolExecutor(1, "facenet-film")
         self._work = pool.submit(self._write)
