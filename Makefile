@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := hatch_build.py src/facenet/faces/kernels.c
+KERNELS := hatch_build.py src/facenet/faces/kernels.c src/facenet/faces/glance.c src/facenet/faces/glance_rnet.c
 
 .PHONY: demo test check figures clean
 

@@ -1,8 +1,9 @@
-/* Work on pixels and boxes that takes many small steps: area means, crops and suppression.
+/* Work on pixels and boxes that takes many small steps: area means, crops and suppression; and the
+   quick look of P-net.
 
-   `kernels.py` calls these without the lock of Python; `resample.py`, `bilinear.py` and `boxes.py`
-   say what they compute, and do the same in NumPy where they could not be built. Built without contraction
-   (-ffp-contract=off), so that both round alike. */
+   `kernels.py` calls these without the lock of Python; `resample.py`, `bilinear.py`, `boxes.py` and
+   `networks.py` say what they compute, and do the same in NumPy where they could not be built.
+   Built without contraction (-ffp-contract=off), so that both round alike. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -184,3 +185,21 @@ int facenet_bilinear(const uint8_t *image, int64_t stride, int64_t height, int64
 
 SUPPRESS(facenet_suppress_float32, float)
 SUPPRESS(facenet_suppress_float64, double)
+
+/* Squares of `side` pixels of levels, float32 (., 3, height, width), one behind the other, zero
+   where a level ends; corners: int64 (3, count), number of the level, first row, first column. */
+void facenet_windows(const float *levels, int64_t height, int64_t width, const int64_t *corners,
+                     int64_t count, int64_t side, float *out) {
+    const int64_t *rows = corners + count, *columns = rows + count;
+    memset(out, 0, 3 * side * side * count * sizeof *out);
+    for (int64_t n = 0; n < count; n++) {
+        const float *part = levels + (3 * corners[n] * height + rows[n]) * width + columns[n];
+        int64_t high = height - rows[n] < side ? height - rows[n] : side;
+        int64_t wide = width - columns[n] < side ? width - columns[n] : side;
+        for (int64_t c = 0; c < 3; c++, part += height * width, out += side * side)
+            for (int64_t y = 0; y < high; y++)
+                memcpy(out + y * side, part + y * width, wide * sizeof *out);
+    }
+}
+
+#include "glance.c"

@@ -1,7 +1,8 @@
 """The compiled part of the detectors: `kernels.c`, built when facenet is installed.
 
 It needs no Python while it works, so that other threads go on. Where there was no compiler,
-`resample.py`, `bilinear.py` and `boxes.py` compute the same in NumPy, and take longer.
+`resample.py`, `bilinear.py`, `boxes.py` and `networks.py` compute the same in NumPy, and take
+longer.
 """
 
 from __future__ import annotations
@@ -42,6 +43,16 @@ class Kernels:
         for function, real in self._suppress.values():
             function.argtypes = [*[c_void_p] * 4, c_int64, real, real, c_int, c_void_p]
             function.restype = None
+        self._windows, self._glance = loaded.facenet_windows, loaded.facenet_glance
+        self._windows.argtypes = [c_void_p, *[c_int64] * 2, c_void_p, *[c_int64] * 2, c_void_p]
+        self._windows.restype = None
+        self._glance.argtypes = [c_void_p, *[c_int64] * 3, *[c_void_p] * 3]
+        self._glance_crops = loaded.facenet_glance_crops
+        self._glance_crops.argtypes = [c_void_p, c_int64, *[c_void_p] * 3]
+        self._judge = loaded.facenet_judge
+        self._judge.argtypes = [*[c_void_p] * 3, c_int64, *[c_void_p] * 2]
+        self._judge.restype = None
+        self._can_glance = loaded.facenet_can_glance
 
     def level(self, image: ImageArray, height: int, width: int) -> FloatArray:
         """Area means of contiguous uint8 (H, W, 3): float32 (3, height, width), standardised."""
@@ -92,6 +103,54 @@ class Kernels:
         function, _ = self._suppress[corners.dtype]
         function(*map(_at, corners), len(boxes), threshold, pixel, smaller, _at(keep))
         return keep.view(np.bool_)
+
+    def windows(
+        self, levels: FloatArray, corners: tuple[IntArray, IntArray, IntArray], side: int
+    ) -> FloatArray:
+        """Squares of levels, float32 (m, 3, h, w), zero where one ends: (n, 3, side, side).
+
+        corners: number of the level, first row and first column of each, (n,).
+        """
+        levels, at = np.ascontiguousarray(levels), np.stack(corners).astype(np.int64)
+        count, (height, width) = at.shape[1], levels.shape[2:]
+        out = np.empty((count, 3, side, side), np.float32)
+        self._windows(_at(levels), height, width, _at(at), count, side, _at(out))
+        return out
+
+    def can_glance(self) -> bool:
+        """Whether this processor has what `glance` needs; asks the system for it."""
+        return bool(self._can_glance())
+
+    def glance(
+        self, levels: FloatArray, tiles: NDArray[np.uint16], values: FloatArray
+    ) -> FloatArray:
+        """P-net's odds of levels, float32 (n, 3, h, w), of 12 pixels and more: see `glance`."""
+        levels = np.ascontiguousarray(levels)
+        count, _, height, width = levels.shape
+        out = np.empty((count, (height - 1) // 2 - 4, (width - 1) // 2 - 4), np.float32)
+        _check(self._glance(_at(levels), count, height, width, _at(tiles), _at(values), _at(out)))
+        return out
+
+    def glance_crops(
+        self, crops: FloatArray, tiles: NDArray[np.uint16], values: FloatArray
+    ) -> FloatArray:
+        """R-net's odds (n,) of crops, float32 (n, 3, 24, 24): see `glance`."""
+        crops, out = np.ascontiguousarray(crops), np.empty(len(crops), np.float32)
+        _check(self._glance_crops(_at(crops), len(crops), _at(tiles), _at(values), _at(out)))
+        return out
+
+    def judge(
+        self, windows: FloatArray, sizes: NDArray[np.uint8], weights: FloatArray
+    ) -> FloatArray:
+        """P-net's answers for windows, float32 (n, 3, 12, 12): odds and offsets (n, 5).
+
+        sizes: how many rows and columns of each are in its level, 11 or 12, (2, n).
+        """
+        windows, sizes = np.ascontiguousarray(windows), np.ascontiguousarray(sizes)
+        out, count = np.empty((len(windows), 5), np.float32), len(windows)
+        rows, columns = sizes
+        self._judge(_at(windows), _at(rows), _at(columns), count, _at(weights), _at(out))
+        return out
 
 
 def _at(array: NDArray[Any]) -> int:

@@ -20,7 +20,7 @@ from facenet.errors import SettingsError
 from facenet.faces.beside import Beside
 from facenet.faces.boxes import Indices, RealArray, regressed, squared, suppression_by_group
 from facenet.faces.detect import largest_first
-from facenet.faces.networks import CELL, CHUNKS, STRIDE, Answer, Asked, Networks
+from facenet.faces.networks import CELL, STRIDE, Asked, Networks, chunks
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray, IntArray
@@ -171,7 +171,7 @@ class Mtcnn:
         self.settings = settings or MtcnnSettings()
         self._rules = EXACTNESS[self.settings.exactness]
         self._networks = Networks(engines, quick)
-        self._beside = Beside(threads)
+        self._beside, self._threads = Beside(threads), threads
 
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
         """Faces of pictures of any sizes: uint8 (H, W, 3) RGB -> `Faces`, the largest first.
@@ -192,20 +192,17 @@ class Mtcnn:
     def _propose(self, work: _Work) -> _Candidates:
         """P-net over the pyramids of all pictures, the largest levels first; those of equal sizes
         go through it together."""
-        networks, rules, threshold = self._networks, self._rules, self.settings.thresholds[0]
+        threshold, by_column = self.settings.thresholds[0], self._rules.by_column
 
-        def levels(job: _Level) -> FloatArray:
-            made = [work.samplers[number].level(*job.size) for number in job.images]
-            return made[0][None] if len(made) == 1 else np.stack(made)
+        def survey(job: _Level) -> Asked:
+            return self._networks.survey(_made(work, job), threshold, by_column=by_column)
 
-        def pick(scanned: tuple[_Level, FloatArray, Answer]) -> Asked:
-            _, pixels, answer = scanned
-            return networks.pick(pixels, answer, threshold, by_column=rules.by_column)
-
-        scanned = self._beside.ask(levels, networks.scan, self._levels(work.sizes))
-        cells, image = [np.zeros((0, 9), rules.real)], [np.zeros(0, np.int64)]
-        for (job, pixels, _), asked, answer in self._beside.ask(pick, networks.look, scanned):
-            found, numbers = self._cells(pixels, job.scale, asked, answer)
+        jobs = list(self._levels(work.sizes))
+        asked = self._beside.each(survey, jobs)
+        answers = self._networks.look(asked, self._beside.each)
+        cells, image = [np.zeros((0, 9), self._rules.real)], [np.zeros(0, np.int64)]
+        for job, each, answer in zip(jobs, asked, answers, strict=True):
+            found, numbers = self._cells(work, job, each, answer)
             cells.append(found)
             image.append(np.array(job.images)[numbers])
         return self._proposed(np.concatenate(cells), np.concatenate(image))
@@ -243,11 +240,7 @@ class Mtcnn:
         return scales
 
     def _cells(
-        self,
-        pixels: FloatArray,
-        scale: float,
-        asked: Asked,
-        answer: tuple[FloatArray, FloatArray],
+        self, work: _Work, job: _Level, asked: Asked, answer: tuple[FloatArray, FloatArray]
     ) -> tuple[RealArray, IntArray]:
         """Cells of levels that reach the threshold: (n, 9), box + offsets + score; and the number
         of the level of each, (n,)."""
@@ -258,9 +251,11 @@ class Mtcnn:
         if self._rules.mirror_single:
             alone = np.flatnonzero(np.bincount(numbers)[numbers] == 1)
             cells = numbers[alone], rows[alone], asked.width - 1 - columns[alone]
-            offsets[alone] = self._networks.look(self._networks.cut(pixels, cells))[1]
+            if len(alone):
+                mirrored = self._networks.cut(_made(work, job), cells)
+                offsets[alone] = self._networks.look([mirrored])[0][1]
         first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
-        corners = [np.floor((first + edge) / real(scale)) for edge in (1, CELL)]
+        corners = [np.floor((first + edge) / real(job.scale)) for edge in (1, CELL)]
         found = np.concatenate([*corners, offsets, scores[:, None]], axis=1).astype(real)
         keep = self._suppress(found[:, :4], scores, numbers, 0.5)
         return found[keep], numbers[keep]
@@ -308,10 +303,14 @@ class Mtcnn:
         rows = np.arange(len(boxes))
         if networks.looks_quickly(net, len(rows)):
             near = self._beside.ask(
-                crops, lambda some: networks.near(net, some, threshold), _chunks(rows, net)
+                crops,
+                lambda some: networks.near(net, some, threshold),
+                chunks(rows, net, self._threads),
             )
             rows = rows[np.concatenate([np.zeros(0, bool), *(mask for _, _, mask in near)])]
-        judged = self._beside.ask(crops, lambda some: networks.judge(net, some), _chunks(rows, net))
+        judged = self._beside.ask(
+            crops, lambda some: networks.judge(net, some), chunks(rows, net, self._threads)
+        )
         answer = _stacked([said for _, _, said in judged])
         candidates, whole = candidates.take(rows), boxes[rows].astype(self._rules.real)
         moved = whole if self._rules.whole_boxes else candidates.boxes
@@ -338,6 +337,12 @@ def _suppress_inner(candidates: _Candidates) -> Indices:
     )
 
 
+def _made(work: _Work, job: _Level) -> FloatArray:
+    """The pixels of a level: float32 (n, 3, h, w), standardised."""
+    made = [work.samplers[number].level(*job.size) for number in job.images]
+    return made[0][None] if len(made) == 1 else np.stack(made)
+
+
 def _even(count: int, parts: int) -> Iterator[tuple[int, int]]:
     """Starts and ends of parts of so many things, as even as can be."""
     return pairwise(count * part // parts for part in range(parts + 1))
@@ -350,11 +355,6 @@ def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int)
         rows = image == number
         out[rows] = samplers[number].crops(boxes[rows], side)
     return out
-
-
-def _chunks(rows: Indices, net: str) -> list[Indices]:
-    size = CHUNKS[net]
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _touches(boxes: RealArray, sizes: IntArray) -> Mask:

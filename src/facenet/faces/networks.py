@@ -9,7 +9,7 @@ nowhere further off than the margin; `scripts/agreement.py` measures how far it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -20,6 +20,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from facenet.faces.boxes import Indices
+from facenet.faces.glance import CropGlance, Glance, crop_glance_of, glance_of, log_odds
+from facenet.faces.kernels import KERNELS, Kernels
 from facenet.models.engine import Engine
 from facenet.types import FloatArray
 
@@ -29,45 +31,45 @@ MARGIN = {"pnet": 0.1, "rnet": 0.05}
 """How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
 too many crops pass for a quick look to be worth its while."""
 MUCH = {"pnet": 1 << 18, "rnet": 256}
-"""Pixels of levels, crops, from which on a quick look pays."""
-CHUNKS = {"pnet": 1024, "rnet": 128, "onet": 32}
+"""Pixels of levels, crops, from which on a quick look with a quick engine pays."""
+FEW = 16
+"""Crops from which on a glance of R-net pays, where there is one; one of P-net always does."""
+ALONE = 40
+"""Pixels of a level that take as long as a cell that is asked about alone."""
+CHUNKS = {"pnet": 256, "rnet": 128, "onet": 32}
 """Crops that go through a network at once: bounds memory (facenet-pytorch#105)."""
 TRIED = 256
 """Side of the level that two engines are compared with."""
 GAIN = 1.3
 """How many times as quick as the exact engine the quick one has to be."""
+LEAST = 8
+"""Crops that a network is given at once at least, where there are as many."""
 
 Answer = dict[str, FloatArray]
+Each = Callable[[Callable[[slice], Answer], Sequence[slice]], Iterable[Answer]]
 Mask = NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Pixels of levels that answer for some of their cells.
-
-    pixels: float32 (m, 3, h, w). cells: numbers of the cells (k,). where: for each the number of
-    its picture among the m and its row and column in the answer, (3, k).
-    """
-
-    pixels: FloatArray
-    cells: Indices
-    where: Indices
+NO_WINDOWS = np.zeros((0, 3, CELL, CELL), np.float32)
+NO_SIZES = np.zeros((2, 0), np.uint8)
+NO_OFFSETS = np.zeros((0, 4), np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Asked:
     """Cells of levels of one size that are asked about: numbers of their levels, rows and columns,
     int64 (n,), level by level.
 
-    width: columns that a level has in all. parts: what answers for them. answer: what is known
-    already, scores (n,) and offsets (n, 4).
+    width: columns that a level has in all. windows: what P-net sees of each, float32
+    (n, 3, `CELL`, `CELL`). sizes: how many rows and columns of that are in the level, (2, n).
+    answer: what is known already, scores (n,) and offsets (n, 4); then there are no windows.
     """
 
     levels: Indices
     rows: Indices
     columns: Indices
     width: int
-    parts: tuple[Part, ...] = ()
+    windows: FloatArray
+    sizes: NDArray[np.uint8]
     answer: tuple[FloatArray, FloatArray] | None = None
 
 
@@ -85,94 +87,105 @@ class Networks:
         quick: Callable[[], Mapping[str, Engine]] = dict,
         *,
         much: Mapping[str, int] = MUCH,
+        alone: int = ALONE,
     ) -> None:
-        self._exact, self._make_quick, self._much = exact, quick, much
+        self._exact, self._make_quick = exact, quick
+        self._much, self._alone = much, alone
 
     @cached_property
     def _quick(self) -> Mapping[str, Engine]:
         return self._make_quick()
 
+    @cached_property
+    def _glance(self) -> Glance | None:
+        return glance_of(self._exact.get("pnet"))
+
+    @cached_property
+    def _crop_glance(self) -> CropGlance | None:
+        return crop_glance_of(self._exact.get("rnet"))
+
     def looks_quickly(self, net: str, much: int) -> bool:
-        """Whether a network looks quickly first: at a level of so many pixels, so many crops."""
+        """Whether a network looks quickly first: at levels of so many pixels, so many crops."""
+        if net == "rnet" and much >= FEW and self._crop_glance is not None:
+            return True
         return much >= self._much.get(net, inf) and net in self._quick
 
-    def _scans_quickly(self, levels: FloatArray) -> bool:
-        return self.looks_quickly("pnet", levels.size // 3)
+    def survey(self, levels: FloatArray, threshold: float, *, by_column: bool) -> Asked:
+        """The cells of levels of one size that may reach a threshold.
 
-    def scan(self, levels: FloatArray) -> Answer:
-        """What P-net says of levels of one size, float32 (n, 3, h, w), standardised: "score"
-        (n, r, c) and "offset" (n, 4, r, c) of their cells, only scores within `MARGIN` where it
-        looks quickly."""
-        engines = self._quick if self._scans_quickly(levels) else self._exact
-        return engines["pnet"].run({"image": levels})
-
-    def pick(
-        self, levels: FloatArray, scanned: Answer, threshold: float, *, by_column: bool
-    ) -> Asked:
-        """The cells of scanned levels, float32 (n, 3, h, w), that may reach a threshold.
-
-        scanned: what `scan` said of them. by_column: counted down the columns, else along the
-        rows.
+        levels: float32 (n, 3, h, w), standardised. by_column: cells are counted down the columns,
+        else along the rows. Where a quick look leaves too many cells, all are asked about.
         """
-        score, quick = scanned["score"], self._scans_quickly(levels)
-        reached = score >= (threshold - MARGIN["pnet"] if quick else threshold)
-        if by_column:
-            numbers, columns, rows = _true(reached.swapaxes(1, 2))
-        else:
-            numbers, rows, columns = _true(reached)
-        if quick:
-            return self.cut(levels, (numbers, rows, columns))
-        answer = score[numbers, rows, columns], scanned["offset"][numbers, :, rows, columns]
-        return Asked(numbers, rows, columns, score.shape[2], answer=answer)
+        near = self._near_cells(levels, threshold - MARGIN["pnet"])
+        if near is not None:
+            cells = _cells_of(near, by_column)
+            if len(cells[0]) * self._alone <= levels.size // 3:
+                return self.cut(levels, cells)
+        answer = self._exact["pnet"].run({"image": levels})
+        score, offset = answer["score"], answer["offset"]
+        numbers, rows, columns = _cells_of(score >= threshold, by_column)
+        said = score[numbers, rows, columns], offset[numbers, :, rows, columns]
+        return Asked(numbers, rows, columns, score.shape[2], NO_WINDOWS, NO_SIZES, said)
+
+    def _near_cells(self, levels: FloatArray, threshold: float) -> Mask | None:
+        """Which cells reach a threshold at a quick look (n, r, c); None where there is none."""
+        pixels = levels.size // 3
+        if self._glance is not None:
+            return np.asarray(self._glance.odds(levels) >= log_odds(threshold))
+        if self.looks_quickly("pnet", pixels):
+            return np.asarray(self._quick["pnet"].run({"image": levels})["score"] >= threshold)
+        return None
 
     def cut(self, levels: FloatArray, cells: tuple[Indices, Indices, Indices]) -> Asked:
         """Cells of levels, float32 (n, 3, h, w), standardised, with their pixels.
 
         cells: number of the level, row and column of each, (k,), level by level.
 
-        Where a level ends a pixel too early for its last row or column, P-net pools what there
-        is; those cells are asked about together.
+        A level may end a pixel too early for its last row or column; P-net pools what there is.
         """
         (numbers, rows, columns), (height, width) = cells, levels.shape[2:]
-        below = STRIDE * rows + CELL > height
-        beside = (STRIDE * columns + CELL > width) & ~below
-        nowhere = np.zeros_like(rows)
-        edges = (
-            (below, levels[:, :, 1 - CELL :], (nowhere, columns)),
-            (beside, levels[:, :, :, 1 - CELL :], (rows, nowhere)),
-        )
-        parts = []
-        for edge, pixels, where in edges:
-            if np.any(edge):
-                those, at = np.unique(numbers[edge], return_inverse=True)
-                there = np.stack([at, *(axis[edge] for axis in where)])
-                parts.append(Part(pixels[those], np.flatnonzero(edge), there))
-        inside = np.flatnonzero(~(below | beside))
-        if len(inside):
-            windows = sliding_window_view(levels, (CELL, CELL), axis=(2, 3))
-            windows = windows[:, :, ::STRIDE, ::STRIDE]
-            pixels = windows[numbers[inside], :, rows[inside], columns[inside]]
-            there = np.stack([np.arange(len(inside)), nowhere[inside], nowhere[inside]])
-            parts.append(Part(pixels, inside, there))
-        return Asked(numbers, rows, columns, -(-(width - 2) // STRIDE) - 4, tuple(parts))
+        windows = _squares(levels, (numbers, STRIDE * rows, STRIDE * columns))
+        ends = np.array([[height], [width]]) - STRIDE * np.stack([rows, columns])
+        sizes = np.minimum(ends, CELL).astype(np.uint8)
+        return Asked(numbers, rows, columns, -(-(width - 2) // STRIDE) - 4, windows, sizes)
 
-    def look(self, asked: Asked) -> tuple[FloatArray, FloatArray]:
-        """What the exact engine says of cells: scores (n,) and offsets (n, 4)."""
-        if asked.answer:
-            return asked.answer
-        scores = np.empty(len(asked.rows), np.float32)
-        offsets = np.empty((len(asked.rows), 4), np.float32)
-        for part in asked.parts:
-            said = _run(self._exact["pnet"], "pnet", part.pixels)
-            number, row, column = part.where
-            scores[part.cells] = said["score"][number, row, column]
-            offsets[part.cells] = said["offset"][number, :, row, column]
-        return scores, offsets
+    def look(self, many: Sequence[Asked], each: Each = map) -> list[tuple[FloatArray, FloatArray]]:
+        """What the exact engine says of cells: for each of the asked, scores (n,) and offsets
+        (n, 4).
+
+        each: calls a function with some arguments, one after the other or side by side, and gives
+        what it returns in their order.
+        """
+        open_ = [asked for asked in many if asked.answer is None]
+        windows = np.concatenate([NO_WINDOWS, *(asked.windows for asked in open_)])
+        sizes = np.concatenate([NO_SIZES, *(asked.sizes for asked in open_)], axis=1)
+        step = CHUNKS["pnet"]
+        parts = [slice(start, start + step) for start in range(0, len(windows), step)]
+        said = list(each(lambda part: self._judge_cells(windows[part], sizes[:, part]), parts))
+        scores = np.concatenate([np.zeros(0, np.float32), *(answer["score"] for answer in said)])
+        offsets = np.concatenate([NO_OFFSETS, *(answer["offset"] for answer in said)])
+        ends = np.cumsum([len(asked.rows) for asked in open_])[:-1]
+        answers = iter(zip(np.split(scores, ends), np.split(offsets, ends), strict=True))
+        return [next(answers) if asked.answer is None else asked.answer for asked in many]
+
+    def _judge_cells(self, windows: FloatArray, sizes: NDArray[np.uint8]) -> Answer:
+        """Exact answers for cells: "score" (n,) and "offset" (n, 4)."""
+        if self._glance is not None:
+            return self._glance.judge(windows, sizes)
+        scores = np.empty(len(windows), np.float32)
+        offsets = np.empty((len(windows), 4), np.float32)
+        for height, width in np.unique(sizes, axis=1).T:
+            rows = np.flatnonzero((sizes[0] == height) & (sizes[1] == width))
+            said = _run(self._exact["pnet"], "pnet", windows[rows, :, :height, :width])
+            scores[rows], offsets[rows] = said["score"][:, 0, 0], said["offset"][:, :, 0, 0]
+        return {"score": scores, "offset": offsets}
 
     def near(self, net: str, crops: FloatArray, threshold: float) -> Mask:
         """Which crops, float32 (n, 3, side, side), standardised, "rnet" or "onet" has to judge
         exactly: bool (n,); to be asked where it `looks_quickly`. The others surely score below the
         threshold."""
+        if net == "rnet" and self._crop_glance is not None:
+            return np.asarray(self._crop_glance.odds(crops) > log_odds(threshold - MARGIN[net]))
         score = _run(self._quick[net], net, crops)["score"]
         return np.asarray(score > threshold - MARGIN[net])
 
@@ -182,6 +195,15 @@ class Networks:
         Returns "score" (n,), "offset" (n, 4) and from O-net "landmark" (n, 10).
         """
         return _run(self._exact[net], net, crops)
+
+
+def chunks(rows: Indices, net: str, threads: int) -> list[Indices]:
+    """Crops that go through a network together: no more than it takes, and few enough that every
+    thread gets some."""
+    size, share = CHUNKS[net], len(rows) // (threads + 1)
+    if threads > 1 and share < size:
+        size = _round_down(max(share, LEAST))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def is_quicker(
@@ -211,9 +233,30 @@ def is_quicker(
     return seconds(quick) * GAIN < seconds(exact)
 
 
-def _true(mask: Mask) -> tuple[Indices, ...]:
-    """`np.nonzero` of few in many, eight times as fast."""
-    return np.unravel_index(np.flatnonzero(mask), mask.shape)
+def _cells_of(mask: Mask, by_column: bool) -> tuple[Indices, Indices, Indices]:
+    """Numbers, rows and columns of the cells (n, r, c) that are true, in their order.
+
+    As `np.nonzero`, which takes eight times as long for few in many.
+    """
+    if by_column:
+        mask = mask.swapaxes(1, 2)
+    number, one, other = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return (number, other, one) if by_column else (number, one, other)
+
+
+def _squares(
+    levels: FloatArray,
+    corners: tuple[Indices, Indices, Indices],
+    kernels: Kernels | None = KERNELS,
+) -> FloatArray:
+    """Windows of levels, zero where one ends: number of the level, first row and first column (n,)
+    -> (n, 3, `CELL`, `CELL`)."""
+    if kernels:
+        return kernels.windows(levels, corners, CELL)
+    numbers, rows, columns = corners
+    levels = np.pad(levels, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    windows = sliding_window_view(levels, (CELL, CELL), axis=(2, 3))
+    return np.asarray(windows[numbers, :, rows, columns])
 
 
 def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
@@ -231,6 +274,12 @@ def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
         answer = engine.run({"image": filled})
         parts.append({name: values[: len(part)] for name, values in answer.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _round_down(count: int) -> int:
+    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not above `count`, 1 or more."""
+    power = 1 << (count.bit_length() - 1)
+    return power * 3 // 2 if power > 1 and count >= power * 3 // 2 else power
 
 
 def _round(count: int, least: int) -> int:

@@ -101,6 +101,14 @@ class OpenVinoEngine:
         """Input names with their shapes, None for a free axis."""
         return self._inputs
 
+    @property
+    def graph(self) -> Path | bytes | None:
+        """What it runs; None on another device than the processor or with its older
+        instructions, where other code may not do the same."""
+        settings = self._settings
+        own = settings.device == "cpu" and settings.instructions == "auto"
+        return self._graph if own else None
+
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Run the graph once, such as (n, 3, H, W) -> (n, d).
 

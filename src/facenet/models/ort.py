@@ -54,6 +54,8 @@ class OrtEngine:
                 f"of onnxruntime for {device}, or choose another device."
             )
         self._said = description(graph, settings, onnxruntime.__version__)
+        own = device == "cpu" and settings.instructions == "auto"
+        self._graph = graph if own else None
         self._session = _session(graph, _PROVIDERS[device], settings)
         self._inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
@@ -62,6 +64,12 @@ class OrtEngine:
     def inputs(self) -> Mapping[str, Shape]:
         """Input names with their shapes, None for a free axis."""
         return self._inputs
+
+    @property
+    def graph(self) -> Path | bytes | None:
+        """What it runs; None on another device than the processor or with its older
+        instructions, where other code may not do the same."""
+        return self._graph
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Run the graph once, such as (n, 3, H, W) -> (n, d).
