@@ -248,11 +248,11 @@ def test_labels_say_the_name_and_the_track():
         return drawn
 
     for drawn, text in (
-        (labelled({7: "Ada"}), "Ada 7"),
-        (labelled({7: None}), "unknown 7"),
-        (labelled({}), "unknown 7"),
-        (labelled({}, unknown=""), "7"),
-        (labelled({7: "Zoë 李"}, unknown="x"), "Zoë 李 7"),
+        (labelled({7: "Ada"}), "Ada #7"),
+        (labelled({7: None}), "unknown #7"),
+        (labelled({}), "unknown #7"),
+        (labelled({}, unknown=""), "#7"),
+        (labelled({7: "Zoë 李"}, unknown="x"), "Zoë 李 #7"),
     ):
         # Letters have soft edges, which mix with another colour.
         assert np.abs(drawn.astype(int) - expected(text)).mean() < 0.5

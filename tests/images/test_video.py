@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import sys
@@ -343,3 +344,16 @@ def test_sound_that_begins_after_the_first_picture_takes_none_away(tmp_path):
     path = write_talkie(tmp_path / "late.mkv", pictures, tone(0.3), begins=0.08)
     found = [(frame.number, round(frame.time_s, 3)) for frame in read_video(path)]
     assert found == [(n, round(0.04 * n, 3)) for n in range(5)]
+
+
+def test_frames_that_were_given_do_not_wait_for_the_collector(tmp_path):
+    path = write_clip(tmp_path / "many.mp4", noise(30))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in read_video(path):
+            pass
+        waiting = sum(type(thing).__name__ == "VideoFrame" for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert waiting <= 2

@@ -58,7 +58,7 @@ def draw_tracks(
     """A copy of a frame with a box per face, in the colour of its track, and who it is.
 
     image: uint8 (H, W, 3) RGB. labels: per track id the name, None or nothing for somebody nobody
-    knows (labelled `unknown`); the number of the track follows, as in "Ada 3". trails: per track
+    knows (labelled `unknown`); the number of the track follows, as in "Ada #3". trails: per track
     id where it was, drawn as a line. A face of no track (id 0, or faces without ids) gets a thin
     grey box without a label. Returns uint8 RGB.
     """
@@ -71,7 +71,7 @@ def draw_tracks(
             _draw_one(canvas, face.box, "", (UNTRACKED_COLOR, max(1, thickness // 2)))
             continue
         name = labels.get(face.track_id)
-        text = _drawable(f"{unknown if name is None else name} {face.track_id}".strip())
+        text = _drawable(f"{unknown if name is None else name} #{face.track_id}".strip())
         _draw_one(canvas, face.box, text, (track_color(face.track_id), thickness))
     return canvas
 

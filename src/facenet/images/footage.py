@@ -22,7 +22,7 @@ from facenet.images.limits import ImageLimits, check_pixels
 from facenet.images.localfile import open_file as open_file
 from facenet.images.localfile import require_local as require_local
 from facenet.images.seeking import Skipping, is_countable
-from facenet.images.upright import display_matrix, upright
+from facenet.images.upright import Turning, upright
 from facenet.types import ImageArray
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Footage:
         self.alive: Callable[[], None] = lambda: None
         self._skipping: Skipping | None = None
         self._container, self._stream, self._limits = container, stream, limits
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._turning = VideoReformatter(), Turning()
         self._origin = stream.start_time
         self._step = 1 / Fraction(stream.average_rate or stream.guessed_rate or RATE)
 
@@ -286,7 +286,7 @@ class Footage:
         plane: Any = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         pixels = rows[: rgb.height, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        return upright(pixels, display_matrix(frame))
+        return upright(pixels, self._turning.of(frame))
 
     def require_whole(self) -> None:
         """Raise InputError for a video without a frame, damaged or cut short, at its end."""

@@ -23,6 +23,25 @@ def display_matrix(frame: Any) -> Matrix:
     return a, b, c, d
 
 
+class Turning:
+    """How the frames of a video are to be shown, one after the other.
+
+    The data beside a frame are looked at once, and again when its rotation changes: PyAV's frame
+    and its side data hold each other, so that a frame that was asked waits, with all its pixels,
+    for Python's collector. (A mirroring that begins in the middle of a video is not noticed.)
+    """
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._matrix: Matrix = (1, 0, 0, 1)
+
+    def of(self, frame: Any) -> Matrix:
+        """The display matrix of the next frame."""
+        if frame.rotation != self._rotation:
+            self._rotation, self._matrix = frame.rotation, display_matrix(frame)
+        return self._matrix
+
+
 def upright(pixels: ImageArray, matrix: Matrix) -> ImageArray:
     """Turn and mirror (H, W, 3) pixels by quarter turns, the nearest to a display matrix."""
     a, b, c, d = matrix

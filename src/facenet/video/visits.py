@@ -62,13 +62,19 @@ class Visits:
         self._naming, self._settings, self._likeness = naming, settings, likeness
         self._on_track = on_track
         self.finished: deque[Track] = deque(maxlen=settings.tracks)
-        self.count, self.forgotten = 0, 0
+        self.forgotten = 0
+        self._numbers = self._joined = 0
         self.moved: dict[int, int] = {}
         self._strangers = Strangers(likeness.same, settings.strangers)
         self._open: list[Visit] = []
         self._bound: dict[int, Visit] = {}
         self._early: deque[Sighting] = deque(maxlen=settings.track.confirm - 1)
         self._events: list[VideoEvent] = []
+
+    @property
+    def count(self) -> int:
+        """How many tracks there were; one that was found to go on with another does not count."""
+        return self._numbers - self._joined
 
     def update(
         self, frame: Frame, faces: Faces, quality: Sequence[float], ended: Sequence[int] = ()
@@ -202,6 +208,7 @@ class Visits:
         if newer.number:
             self._show(older)
             self.moved[newer.number] = older.number
+            self._joined += 1
 
     def _name(self, visit: Visit, now: float) -> None:
         """Decide who a visit is, and report what changes."""
@@ -295,8 +302,8 @@ class Visits:
     def _show(self, visit: Visit) -> None:
         """Give a visit its number, the first time that it is needed."""
         if not visit.number:
-            self.count += 1
-            visit.number = self.count
+            self._numbers += 1
+            visit.number = self._numbers
 
 
 def _called(visit: Visit) -> str | None:

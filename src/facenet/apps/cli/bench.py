@@ -72,12 +72,13 @@ class Searching:
 
 
 Rounds = Annotated[int, typer.Option(help="Runs; the median counts.", min=1)]
+Frames = Annotated[int, typer.Option(help="Of the long video in which memory is watched; 0: none.")]
 
 
 @app.command("all")
 @command
 def everything(output: Output, measured: Measured, running: Running) -> int:
-    """All of these but startup and cluster.
+    """All of these but startup, cluster, train and video.
 
     The same as `facenet bench` without a name; the search is in a small gallery.
     """
@@ -116,6 +117,17 @@ def train(output: Output, measured: Measured) -> int:
     Beside the same layers in a plain fp32 loop, and facenet-pytorch's network.
     """
     return _measure(("train",), output, measured, Running())
+
+
+@app.command()
+@command
+def video(output: Output, measured: Measured, running: Running, frames: Frames = 20_000) -> int:
+    """Frames per second of a video job, from file to file, at three sizes.
+
+    Decoding, detection, tracks, names, drawing and encoding; beside facenet-pytorch's loop, which
+    follows and names nobody; each stage; and memory over a long video.
+    """
+    return _measure(("video",), output, measured, running, frames=frames)
 
 
 @app.command()
@@ -162,8 +174,8 @@ def search(output: Output, measured: Measured, searching: Searching) -> int:
     return _show(found, output, measured.chart)
 
 
-def _settings(measured: Measured, engine: str = "auto") -> BenchSettings:
-    """The settings that flags stand for; names are separated by commas."""
+def _settings(measured: Measured, engine: str = "auto", **more: int) -> BenchSettings:
+    """The settings that flags stand for; names are separated by commas. more: other fields."""
     from facenet.apps.jobs.benching.settings import BenchSettings
 
     if measured.chart is not None:
@@ -177,6 +189,7 @@ def _settings(measured: Measured, engine: str = "auto") -> BenchSettings:
         against=_names(measured.against),
         peer_python=_names(measured.peer_python),
         engine=engine,
+        **more,
     )
 
 
@@ -184,11 +197,14 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in (text or "").split(","))))
 
 
-def _measure(stages: Sequence[str], output: Output, measured: Measured, running: Running) -> int:
+def _measure(
+    stages: Sequence[str], output: Output, measured: Measured, running: Running, **more: int
+) -> int:
     from facenet.apps.jobs.benching.whole import measure
 
+    settings = _settings(measured, running.engine, **more)
     with _watched() as progress:
-        found = measure(stages, _settings(measured, running.engine), progress=progress)
+        found = measure(stages, settings, progress=progress)
     return _show(found, output, measured.chart)
 
 

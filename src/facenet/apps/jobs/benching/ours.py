@@ -6,12 +6,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facenet.apps.jobs.benching.floor import PROBE, probe_feed, probe_graph, probe_work
+from facenet.apps.jobs.benching.watching import endless, filmed, stage, strangers
 from facenet.apps.jobs.peers.worker import Job, keep_to, talk
 from facenet.apps.jobs.training import training_room
 from facenet.errors import FacenetError, ImageError, InputError
@@ -20,14 +22,12 @@ from facenet.faces.detectors import open_detector
 from facenet.faces.embed import Embedder
 from facenet.faces.strided import Strided, recall_against
 from facenet.faces.yunet import YunetSettings
-from facenet.gallery.compare import People
 from facenet.images import load_image
 from facenet.models.catalog import DEFAULT_DETECTOR
 from facenet.models.engine import Engine, EngineSettings, open_engine
 from facenet.models.loader import load_model
 from facenet.recognizer import Recognizer
 from facenet.types import ImageArray
-from facenet.vectors import unit
 
 Task = Mapping[str, Any]
 Opened = tuple[Job, Mapping[str, Any]]
@@ -91,7 +91,7 @@ class Ours:
             "detect": self._detect, "embed": self._embed, "pipeline": self._pipeline,
             "stage": self._stage, "strided": self._strided,
             "latency": self._latency, "arithmetic": self._arithmetic,
-            "train": self._train,
+            "train": self._train, **self._films(),
         }  # fmt: skip
         return jobs[task["job"]](task)
 
@@ -148,6 +148,14 @@ class Ours:
 
         return job, {}
 
+    def _films(self) -> Mapping[str, Callable[[Task], Opened]]:
+        jobs = {"film": filmed, "film_stage": stage, "film_long": endless}
+
+        def opened(job: Callable[[Recognizer, Task], Opened], task: Task) -> Opened:
+            return job(self._parts.recognizer(task), task)
+
+        return {name: partial(opened, job) for name, job in jobs.items()}
+
     def _strided(self, task: Task) -> Opened:
         """Every n-th frame; what is lost against detection in each is a fact."""
         frames, detector = list(np.load(task["frames"])), self._parts.detector(task)
@@ -187,15 +195,12 @@ class Ours:
     def _latency(self, task: Task) -> Opened:
         """From the bytes of one photo to names, among people who do not exist."""
         recognizer, data = self._parts.recognizer(task), Path(task["photo"]).read_bytes()
-        embedder, count = recognizer.embedder, int(task["people"])
-        shape = (count, int(embedder.card.dimension or 0))
-        rows = unit(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
-        people = People(tuple(f"person {n}" for n in range(count)), rows, embedder.contract)
+        people = strangers(recognizer.embedder, int(task["people"]))
 
         def job(part: Any) -> Mapping[str, Any]:
             return {"items": 1, "faces": len(recognizer.identify(people, data))}
 
-        return job, embedder.engine
+        return job, recognizer.embedder.engine
 
     def _arithmetic(self, task: Task) -> Opened:
         """Runs of a large convolution; an item is 1e9 operations."""

@@ -10,6 +10,7 @@ from typing import Any
 from facenet.apps.jobs.benching import machine
 from facenet.apps.jobs.benching.detection import detect
 from facenet.apps.jobs.benching.embedding import embed
+from facenet.apps.jobs.benching.filming import video
 from facenet.apps.jobs.benching.latency import latency
 from facenet.apps.jobs.benching.link import Opening
 from facenet.apps.jobs.benching.pipelines import pipeline
@@ -73,6 +74,7 @@ STAGES: Mapping[str, Callable[[Session], Iterator[Row]]] = {
     "latency": latency,
     "search": search,
     "train": train,
+    "video": video,
 }
 """What can be measured, by name; the order in which all are."""
 

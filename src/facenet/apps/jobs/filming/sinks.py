@@ -135,8 +135,10 @@ class FilmSink:
         if frame.time_s <= last:
             later = last + float(TICK)
             frame = type(frame)(frame.number, later, frame.image)
-        labels = {number: identity.person for number, identity in moment.people.items()}
-        hide = to_hide(moment.faces, labels, self._plan.blur) if self._plan.blur else None
+        names = {number: identity.person for number, identity in moment.people.items()}
+        hide = to_hide(moment.faces, names, self._plan.blur) if self._plan.blur else None
+        strangers = {number: identity.stranger for number, identity in moment.people.items()}
+        labels = {number: name or strangers[number] for number, name in names.items()}
         film.add(frame, moment.faces, labels, hide)
         return frame.time_s
 

@@ -27,9 +27,15 @@ MARGIN, SIDE = 14, 160
 """Margin and side of the crops of facenet-pytorch, in pixels."""
 TOGETHER = 16
 """Crops that a peer embeds at once: its fastest way on a CPU."""
+FILM, PEN = (640, 360), 6
+"""Width and height of the video that facenet-pytorch's notebook writes, and of its lines."""
 RANDOM = (
     "facenet-pytorch embeds with random weights here; the time that it takes does not depend on "
     "them."
+)
+ALONE = (
+    "facenet-pytorch's loop detects in every frame, draws, and writes 640x360 without sound: it "
+    "follows nobody, embeds nothing and names nobody, all of which facenet does."
 )
 
 
@@ -130,8 +136,9 @@ class FacenetPytorch:
         jobs: Mapping[str, Callable[[Mapping[str, Any]], Job]] = {
             "detect": self._detect, "embed": self._embed,
             "pipeline": self._pipeline, "latency": self._latency, "train": self._train,
+            "film": self._film,
         }  # fmt: skip
-        notes = [] if task["job"] == "detect" else [RANDOM]
+        notes = {"detect": [], "film": [ALONE]}.get(task["job"], [RANDOM])
         facts = versions("facenet-pytorch", "torch", "numpy")
         return jobs[task["job"]](task), {**facts, "notes": notes}
 
@@ -158,6 +165,32 @@ class FacenetPytorch:
             found = [self.mtcnn.detect(frame)[0] for frame in frames]
             faces = sum(0 if boxes is None else len(boxes) for boxes in found)
             return {"items": len(frames), "faces": faces}
+
+        return job
+
+    def _film(self, task: Mapping[str, Any]) -> Job:
+        """Its notebook of face tracking: every frame is read, looked at, drawn on and written at
+        25 frames a second."""
+        cv2, image = need("cv2", "facenet-pytorch"), need("PIL.Image", "Pillow")
+        pens = need("PIL.ImageDraw", "Pillow")
+
+        def job(part: Any) -> Mapping[str, Any]:
+            video, count = cv2.VideoCapture(task["video"]), {"items": 0, "faces": 0}
+            film = cv2.VideoWriter(task["film"], cv2.VideoWriter_fourcc(*"mp4v"), 25.0, FILM)
+            while film.isOpened() and (read := video.read())[0]:
+                picture = image.fromarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+                boxes, _ = self.mtcnn.detect(picture)
+                pen = pens.Draw(picture)
+                for box in () if boxes is None else boxes:
+                    pen.rectangle(box.tolist(), outline=(255, 0, 0), width=PEN)
+                    count["faces"] += 1
+                small = self.numpy.asarray(picture.resize(FILM, image.BILINEAR))
+                film.write(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+                count["items"] += 1
+            film.release()
+            if not count["items"]:
+                raise Missing("The OpenCV beside facenet-pytorch reads or writes no MP4.")
+            return count
 
         return job
 
