@@ -18,6 +18,7 @@ from facenet.train.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
+from facenet.train.optimisers import OptimiserSettings, build_optimiser, set_rate
 
 
 def tensors():
@@ -125,12 +126,16 @@ def test_no_place_to_write_is_one_sentence(tmp_path):
         save_checkpoint(tmp_path / "file" / "last", {"m": {}}, {})
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
-def test_an_optimiser_goes_on_as_if_it_had_not_stopped(kind):
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "rmsprop", "facenet_adam"])
+def test_an_optimiser_goes_on_as_if_it_had_not_stopped(kind, order):
     def made():
-        weights = torch.nn.Parameter(torch.linspace(-1, 1, 5))
-        options = {"momentum": 0.9} if kind is not torch.optim.AdamW else {}
-        return weights, kind([weights], lr=0.1, **options)
+        start = torch.linspace(-1, 1, 48).view(3, 4, 2, 2).to(memory_format=order)
+        weights = torch.nn.Parameter(start)
+        group = {"params": [weights], "name": "all", "factor": 1.0, "weight_decay": 0.0}
+        optimiser = build_optimiser(OptimiserSettings(name=kind), [group])
+        set_rate(optimiser, 0.1)
+        return weights, optimiser
 
     def go(weights, optimiser, steps):
         for _ in range(steps):
@@ -143,7 +148,7 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(kind):
     half, second = made()
     go(half, second, 3)
     saved, rest = optimiser_tensors(second)
-    saved = {name: value.clone() for name, value in saved.items()}
+    saved = {name: value.contiguous().clone() for name, value in saved.items()}  # as files have it
     rest = json.loads(json.dumps(rest))
     again, third = made()
     again.data.copy_(half.data)

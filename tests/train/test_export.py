@@ -25,7 +25,7 @@ from facenet.models.catalog import CARD, find_card
 from facenet.models.engine import EngineSettings, open_engine
 from facenet.models.loader import load_model
 from facenet.models.store import ModelStore
-from facenet.train.backbones import build_backbone
+from facenet.train.backbones import BACKBONES, build_backbone
 from facenet.train.backbones.smallnet import SmallNetSettings
 from facenet.train.export import Publication, check_parity, export_model, onnx_of
 from facenet.train.weightfiles import read_weights
@@ -140,6 +140,24 @@ def test_names_that_are_taken_or_none_are_told(card, store):
         replace(TOLD, name="Casia-WebFace")
     with pytest.raises(SettingsError, match="The name of a model should be"):
         replace(TOLD, name="../tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mobilefacenet_x2", {}),
+        ("mobilenet_v1", {}),
+        ("vit_tiny", {"depth": 1, "width": 32}),
+    ],
+)
+def test_a_network_of_each_family_that_can_be_small_is_written_as_it_computes(name, options):
+    """The others and the large ones: `scripts/export_parity.py`."""
+    torch.manual_seed(0)
+    settings = BACKBONES[name].settings(input_size=32, embedding_size=8, **options)
+    backbone = build_backbone(name, settings)
+    with torch.no_grad():
+        backbone.train()(torch.rand(4, 3, 32, 32))  # normalisations that are not those of a new one
+    assert check_parity(backbone, onnx_of(backbone, PREPROCESS), PREPROCESS) < 2e-5
 
 
 def test_a_graph_that_answers_otherwise_is_refused(card, store):

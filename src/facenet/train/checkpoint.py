@@ -155,3 +155,14 @@ def restore_optimiser(
         number, key = name.split(".", 1)
         state.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            _reorder(optimiser.state.get(parameter, {}), parameter)
+
+
+def _reorder(memory: dict[str, Any], parameter: Tensor) -> None:
+    """Bring what is remembered of a parameter into its order in memory (channels last, say): steps
+    in one pass go through both as they lie there, and a file keeps the plain order."""
+    for key, value in memory.items():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            memory[key] = torch.empty_like(parameter).copy_(value)

@@ -23,8 +23,9 @@ from facenet.errors import DataError, SettingsError
 from facenet.faces.embed import standardise
 from facenet.models.card import Preprocess
 from facenet.train.backbones.backbone import Backbone
+from facenet.train.closedset import Known, KnownVectors
 from facenet.train.crops import crop_batches
-from facenet.train.gate import ClosedSet, JudgedPairs, nearest_centre
+from facenet.train.gate import JudgedPairs
 from facenet.train.settings import StageSettings
 from facenet.train.unfolding import settle_statistics
 from facenet.train.validation import ValidationSet, embedded
@@ -131,23 +132,24 @@ def _check_people(whole: TrainingSet, hold_out: float) -> None:
 def usual_config(base: Loaded, *, train_batch_norm: bool = False) -> dict[str, Any]:
     """Plain values of a configuration that fits most folders, without data and start.model.
 
-    Three stages: the class centres alone, the last block and the output, the whole network with a
-    rate that falls towards the input. The new vectors are held to the old ones (start.distil).
+    Three stages: the class centres alone, the last block and the output, the block before it too.
+    The large margin makes known pictures hard enough to learn from; the new vectors are held to the
+    old ones (start.distil). Class centres are short, so that their rate is a small number.
     """
     norms = "trained" if train_batch_norm else "frozen"
-    last = tuple(base.backbone.blocks())[-2:][0]
+    before, last = tuple(base.backbone.blocks())[-3:-1]
     return {
         "preprocess": asdict(_preprocess(base)),
         "backbone": {"name": base.name, **asdict(base.settings)},
-        "start": {"distil": 10.0},
-        "loss": {"name": "cosface", "margin": 0.2, "scale": 32.0},
+        "start": {"distil": 60.0},
+        "loss": {"name": "cosface", "margin": 0.6, "scale": 32.0},
         "optimiser": {"name": "sgd"},
-        "schedule": {"name": "cosine"},
+        "schedule": {"name": "cosine", "rate": 0.001},
         "loop": {},
         "stages": [
-            asdict(StageSettings("head", epochs=1, rate=0.05, batch_norm="frozen")),
+            asdict(StageSettings("head", epochs=1, rate=0.001, batch_norm="frozen")),
             asdict(StageSettings(last, epochs=2, rate=0.001, batch_norm=norms)),
-            asdict(StageSettings("all", epochs=3, rate=0.0005, batch_norm=norms, layer_decay=0.7)),
+            asdict(StageSettings(before, epochs=3, rate=0.0005, batch_norm=norms, layer_decay=0.7)),
         ],
         "licence": base.card.licence.weights,
     }
@@ -188,10 +190,6 @@ def settled(base: Loaded, people: TrainingSet) -> int:
 # ---- what the gate looks at
 
 
-ONE_PICTURE = "one-shot"
-"""The accuracy of names where one picture of each person is known."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TwoModels:
     """The model that was begun from, and what became of it; both take crops of `preprocess`."""
@@ -216,31 +214,27 @@ class TwoModels:
             new, _ = embedded(self.new.eval(), judged, self.preprocess)
         return JudgedPairs(judged.name, judged.pairs, old, new, found)
 
-    def closed(self, whole: TrainingSet, roles: Roles) -> tuple[ClosedSet, ...]:
-        """Pictures that were held back, named by the nearest centre of what was learned.
+    def known(self, whole: TrainingSet, roles: Roles, strangers: JudgedPairs) -> Known:
+        """The pictures of the people who were learned, and those of others who are not among them.
 
-        Twice: with centres of all learned pictures, and with one picture of each person, the first,
-        which is harder. Nothing when nothing was held back.
+        strangers: a set of people who were not learned, as `judged` gives it.
         """
-        if not len(roles.held_back):
-            return ()
         rows = np.concatenate([roles.learned, roles.held_back])
-        vectors_of = [self._vectors(one, whole, rows) for one in (self.old, self.new)]
-        read = vectors_of[0][1]
-        learned = np.flatnonzero(read & (np.arange(len(rows)) < len(roles.learned)))
-        back = np.flatnonzero(read & (np.arange(len(rows)) >= len(roles.learned)))
+        seen = [self._vectors(one, whole, rows) for one in (self.old, self.new)]
+        read = seen[0][1]
+        first = np.arange(len(rows)) < len(roles.learned)
+        learned, back = np.flatnonzero(read & first), np.flatnonzero(read & ~first)
         labels = whole.labels[rows]
-        if not len(back):
-            return ()
-        first = learned[np.unique(labels[learned], return_index=True)[1]]
-        judged = []
-        for known, figure in ((learned, "accuracy"), (first, ONE_PICTURE)):
-            old, new = (
-                nearest_centre(got[known], labels[known], got[back], labels[back])
-                for got, _ in vectors_of
-            )
-            judged.append(ClosedSet(labels[back], old, new, figure))
-        return tuple(judged)
+        others = strangers.found
+        return Known(
+            labels[learned],
+            labels[back],
+            strangers.pairs.subjects()[others],
+            *(
+                KnownVectors(got[learned], got[back], rows_of[others])
+                for (got, _), rows_of in zip(seen, (strangers.old, strangers.new), strict=True)
+            ),
+        )
 
     def _vectors(
         self, backbone: Backbone, whole: TrainingSet, rows: IntArray

@@ -1,8 +1,9 @@
 """The gate of fine-tuning: has the new model lost anything that the old one could do?
 
-Both models are judged on the same pairs of people that neither stage of the training saw, and on
-pictures of the learned people that were held back; every difference has the 95 % interval of the
-same draws of people (paired bootstrap). Nothing here knows how the vectors were made.
+Both models are judged on the same pairs of people that no stage of the training saw (here), and on
+pictures of the learned people that were held back (`closedset`); every difference has the 95 %
+interval of the same draws of people (paired bootstrap). Nothing here knows how the vectors were
+made.
 
 The rule: a figure fails when the new model is worse by more than the allowed loss, unless chance
 explains it: the interval of the difference reaches zero, and the loss is at most five times what is
@@ -30,12 +31,10 @@ from facenet.evaluate.intervals import (
     percentiles,
     replicate,
     share_interval,
-    subject_weights,
-    wilson,
 )
 from facenet.evaluate.pairreport import PairReport, compare_models, verification_report
 from facenet.evaluate.verification import VerificationSettings, Views
-from facenet.types import FloatArray, IntArray
+from facenet.types import FloatArray
 
 RATES = (1e-2, 1e-3)
 """False-match rates at which true matches are compared, as far as the pairs support them."""
@@ -46,7 +45,6 @@ FEW = 20
 """People with fewer of whom a set says little."""
 ROUNDING = 1e-9
 """Differences are of shares: 0.998 - 1 is no more than a loss of 0.002."""
-CLOSED = "learned people"
 NO_REFERENCE = (
     "Forgetting on other people was not measured: name a set that both models are to be judged by, "
     "with --reference FILE.bin or --reference FOLDER:PAIRS."
@@ -58,10 +56,11 @@ class GateRow:
     """One figure of both models.
 
     set: what it was measured on. figure: "accuracy", "tar@1e-2", "fmr@1e-2" (false matches at the
-    old model's threshold for that rate) or "cosine" (mean similarity of the old and the new vector
-    of a picture; it has no old value). old, new: shares, with 95 % intervals. difference: new less
-    old, with the interval of the same draws. judged: whether the gate looks at it. passed: False
-    where it fails the gate. of: what it was counted over, in words.
+    old model's threshold for that rate), "cosine" (mean similarity of the old and the new vector
+    of a picture; it has no old value), or one of `closedset.known_rows`. old, new: shares, with
+    95 % intervals. difference: new less old, with the interval of the same draws. judged: whether
+    the gate looks at it. passed: False where it fails the gate. of: what it was counted over, in
+    words.
     """
 
     set: str
@@ -116,20 +115,6 @@ class JudgedPairs:
     found: Bools
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClosedSet:
-    """Pictures of learned people that were held back.
-
-    label: int64 (m,), who each shows. old, new: bool (m,), whether the nearest class centre of each
-    model is theirs. figure: what that is called.
-    """
-
-    label: IntArray
-    old: Bools
-    new: Bools
-    figure: str = "accuracy"
-
-
 def passes(difference: float, interval: Interval | None, allowed_loss: float) -> bool:
     """The rule of the gate for one figure: difference is the new share less the old one."""
     loss = -difference - ROUNDING
@@ -141,17 +126,18 @@ def passes(difference: float, interval: Interval | None, allowed_loss: float) ->
 
 def gate(
     judged: Sequence[JudgedPairs],
-    closed: Sequence[ClosedSet],
+    learned: Sequence[GateRow] = (),
     *,
     allowed_loss: float = ALLOWED_LOSS,
     notes: Sequence[str] = (),
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Gate:
-    """Compare two models on sets of pairs and on pictures of learned people.
+    """Compare two models on sets of pairs, and add what is known of the people learned.
 
-    allowed_loss: share that a figure may lose, 0 to 1. notes: go into the outcome as they are.
-    replicates, seed: of the bootstrap. Raises DataError for vectors that do not fit the pairs.
+    learned: rows of `closedset.known_rows`. allowed_loss: share that a figure may lose, 0 to 1.
+    notes: go into the outcome as they are. replicates, seed: of the bootstrap. Raises DataError for
+    vectors that do not fit the pairs.
     """
     rows: list[GateRow] = []
     told = list(notes)
@@ -160,7 +146,7 @@ def gate(
         others = int(np.sum(~one.pairs.same))
         refused = [refusal_of(rate, others) for rate in RATES if pairs_needed(rate) > others]
         told += [f"{one.name}: {note}" for note in (*one.pairs.notes, *refused, *_few(one.pairs))]
-    rows += [closed_row(one, allowed_loss, replicates=replicates, seed=seed) for one in closed]
+    rows += learned
     passed = all(row.passed for row in rows)
     return Gate(passed, allowed_loss, tuple(rows), tuple(told))
 
@@ -324,48 +310,3 @@ def _scores(pairs: PairSet, similarity: Floats) -> PairScores:
     people = pairs.subjects()
     numbers = np.unique(np.concatenate([people[pairs.a], people[pairs.b]]), return_inverse=True)[1]
     return PairScores(similarity, pairs.same, numbers[: len(pairs)], numbers[len(pairs) :])
-
-
-# ---- learned people
-
-
-def nearest_centre(
-    learned: FloatArray, labels: IntArray, probes: FloatArray, probe_labels: IntArray
-) -> Bools:
-    """Whether the nearest class centre is the right one: bool (m,).
-
-    learned, probes: vectors (n, d) and (m, d). labels, probe_labels: int64 (n,) and (m,), 0 and up.
-    A centre is the mean of a person's unit vectors; nearest by cosine similarity.
-    """
-    known, rows = np.unique(labels, return_inverse=True)
-    sums = np.zeros((len(known), learned.shape[1]), np.float64)
-    np.add.at(sums, rows, vectors.unit(learned).astype(np.float64))
-    best = np.argmax(vectors.similarity_matrix(probes, sums), axis=1)
-    return np.asarray(known[best] == probe_labels)
-
-
-def closed_row(closed: ClosedSet, allowed_loss: float, *, replicates: int, seed: int) -> GateRow:
-    """Accuracy of the nearest centre, before and after; the difference by a bootstrap of people."""
-    total = len(closed.label)
-    people, person = np.unique(closed.label, return_inverse=True)
-    change = np.bincount(person, closed.new.astype(np.float64) - closed.old)
-    weights = subject_weights(len(people), replicates, seed)
-    drawn = (weights @ change) / (weights @ np.bincount(person))
-    right = [int(hits.sum()) for hits in (closed.old, closed.new)]
-    old, new = (count / total for count in right)
-    interval = percentiles(drawn)
-    gained = int(np.sum(closed.new & ~closed.old))
-    lost = int(np.sum(closed.old & ~closed.new))
-    return GateRow(
-        CLOSED,
-        closed.figure,
-        old,
-        new,
-        wilson(right[0], total),
-        wilson(right[1], total),
-        new - old,
-        interval,
-        judged=True,
-        passed=passes(new - old, interval, allowed_loss),
-        of=f"{total} pictures of {len(people)} people, {gained} right only now, {lost} only before",
-    )

@@ -24,6 +24,7 @@ from facenet.errors import DataError, SettingsError, TrainingError
 from facenet.models.card import Preprocess
 from facenet.train.checkpoint import save_checkpoint
 from facenet.train.choosing import settings_from
+from facenet.train.closedset import known_rows
 from facenet.train.configfile import changed, read_values
 from facenet.train.finetuning import (
     Roles,
@@ -305,9 +306,10 @@ def _judged(
     learned = {whole.people[label] for label in whole.labels[roles.learned].tolist()}
     references, notes = _references(settings, both.preprocess, out, learned, done)
     judged = [both.judged(one) for one in (people, *references)]
+    known = both.known(whole, roles, judged[0])
     outcome = gate(
         judged,
-        both.closed(whole, roles),
+        known_rows(known, allowed_loss=settings.allowed_loss, seed=settings.seed),
         allowed_loss=settings.allowed_loss,
         notes=notes,
         seed=settings.seed,
