@@ -5,12 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from fakes import ToyDetector, ToyEngine, toy_card, toy_faces
+from fakes import ToyDetector, ToyEngine, toy_card, toy_faces, toy_fmr
 from miniature import EXAMPLES, strict
 from PIL import Image
 from shell import refused, run
 
 from facenet.apps.jobs.trackscoring import STRIDES, Scoring, evaluate_tracking, tracking_text
+from facenet.apps.jobs.visitscoring import VISIT_STRIDES
 from facenet.data.cutouts import HALF
 from facenet.errors import DataError, SettingsError
 from facenet.faces.embed import Embedder
@@ -39,8 +40,8 @@ def colours(image):
     return toy_faces(*boxes) if boxes else Faces.empty()
 
 
-def recognizer():
-    embedder = Embedder(toy_card(name="toy"), ToyEngine())
+def recognizer(**card):
+    embedder = Embedder(toy_card(name="toy", **card), ToyEngine())
     return Recognizer.from_parts(ToyDetector(colours), embedder)
 
 
@@ -71,7 +72,7 @@ def test_a_row_for_each_stride_with_and_without_embeddings(people):
         (with_, stride) for with_ in (False, True) for stride in STRIDES
     ]
     assert found["people"] == 3 and found["kinds"] == ["walk", "cross", "meet"]
-    assert len(found["problems"]) == 2 and "No face was found in" in str(found["problems"])
+    assert len(found["problems"]) == 3 and "No face was found in" in str(found["problems"])
     for row in rows:
         assert (row["clips"], row["people"], row["frames"]) == (3, 9, 3 * 40)
         wrong = row["misses"] + row["false_positives"] + row["switches"]
@@ -98,9 +99,37 @@ def test_without_appearance_there_is_one_row_for_each_stride(people):
     plain = TrackSettings(appearance=0)
     found = evaluate_tracking(people, recognizer(), how, settings=plain, done=lambda *_: None)
     assert [row["embeddings"] for row in found["rows"]] == [False] * len(STRIDES)
-    lines = tracking_text(found).splitlines()
+    lines, visits = (part.splitlines() for part in tracking_text(found).split("\n\n"))
     assert len(lines) == 1 + len(STRIDES) and "MOTA" in lines[0] and "IDF1" in lines[0]
     assert [line.split()[:4] for line in lines[1:]] == [[str(s), "no", "1", "2"] for s in STRIDES]
+    assert [line.split()[:2] for line in visits[2:]] == [["no", str(s)] for s in VISIT_STRIDES]
+    assert visits[0].startswith("Visits; somebody is gone after ") and "Known" not in visits[0]
+    assert found["visits"]["known"] == 0 and found["visits"]["strangers"] == 3
+    assert "Names are not judged." in found["problems"][-1]
+
+
+def test_half_of_the_people_are_known_by_another_picture_where_there_is_one(people):
+    for name in ("2.png", "3.png"):
+        Image.new("RGB", (WIDE, HIGH), SHADES["Blue"]).save(people / "Blue" / name)
+    how = Scoring(clips=1, together=3, seconds=2.4, seed=2)  # each is there for 1.5 s or more
+    found = evaluate_tracking(people, recognizer(fmr=toy_fmr()), how, done=lambda *_: None)
+    visits = found["visits"]
+    assert (visits["known"], visits["unseen"], visits["strangers"]) == (1, 1, 2)
+    assert len(visits["gone_s"]) == 1
+    keys = [(row["known"], row["stride"]) for row in visits["rows"]]
+    assert keys == [(known, stride) for known in (False, True) for stride in VISIT_STRIDES]
+    for row in visits["rows"]:
+        assert row["visits"] == 3 >= row["once"] + row["missed"]
+        assert row["arrived"] - row["excess"] == 3 - row["missed"] >= 1
+        named = [row[name] for name in ("right", "wrong", "unknown", "strangers")]
+        assert sum(named) == 3 - row["missed"] if row["known"] else named == [None] * 4
+
+
+def test_people_with_few_pictures_are_left_out(people):
+    Image.new("RGB", (WIDE, HIGH), SHADES["Blue"]).save(people / "Blue" / "2.png")
+    with pytest.raises(DataError, match="two people or more with a face in each"):
+        how = Scoring(clips=1, min_images=2)
+        evaluate_tracking(people, recognizer(), how, done=lambda *_: None)
 
 
 def test_one_person_is_too_few(tmp_path):
@@ -119,6 +148,8 @@ def test_the_command_prints_what_it_found():
     found = strict(ran.out)
     assert found["dataset"] == "known" and found["model"] == "mobilefacenet"
     assert len(found["rows"]) == 2 * len(STRIDES) and found["rows"][0]["frames"] == 12
+    rows = found["visits"]["rows"]
+    assert [row["known"] for row in rows] == [False] * 3 + [True] * 3
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):

@@ -39,6 +39,7 @@ class Following:
 
     clips: int = flag(12, "Clips to make: people walk, cross, meet, stop, return, come nearer.")
     people: int = flag(24, "People drawn from the folder, at the most.")
+    min_images: int = flag(1, "People with fewer pictures are left out.")
     together: int = flag(5, "People in a clip, at the most.")
     seconds: float = flag(5.0, "Length of a clip, at 25 frames a second.")
     seed: int = flag(0, "Seed of all draws: the same clips again.")
@@ -294,7 +295,9 @@ def tracking(
     """How well faces are followed through clips.
 
     Clips of these people are made, with the truth about every frame, and followed in every frame
-    and in every second, fourth and eighth, with and without embeddings.
+    and in every second, fourth and eighth, with and without embeddings. Then they are watched as
+    `facenet video` does: is each visit reported once, and by the right name? Half of the people
+    are known, by their third picture where there is one.
     """
     from facenet.apps.jobs.trackscoring import Scoring, evaluate_tracking, tracking_text
 

@@ -4,11 +4,12 @@ The clips are made by `data.movingfaces`; every frame of them is looked at once,
 then told of every frame, of every second, fourth and eighth, with and without embeddings. Between
 these frames it says itself where the faces are. Faces of which less than half can be seen may be
 found or not. A person who is away for longer than a track may be lost counts as somebody new.
+Whether each visit is reported once, and by the right name, is judged by `visitscoring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,22 +18,31 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.gather import Done
+from facenet.apps.jobs.visitscoring import (
+    SEEN,
+    There,
+    fitting_gone_s,
+    table_lines,
+    visit_rows,
+    visits_text,
+    watch_clip,
+)
 from facenet.data.folders import read_people
 from facenet.data.movingfaces import KINDS, ClipSettings, MovingClip, Portrait, moving_clip
 from facenet.errors import DataError, ImageError, SettingsError
 from facenet.evaluate.tracking import Labelled, TrackScore, score_tracks, sum_scores
 from facenet.faces.detect import select_faces
 from facenet.faces.track import Tracker, TrackSettings
+from facenet.gallery.compare import People
 from facenet.images import load_image
 from facenet.recognizer import Recognizer
-from facenet.types import Faces
+from facenet.types import Faces, ImageArray
+from facenet.video.identity import rates_of
 
 STRIDES = (1, 2, 4, 8)
 """Every so many frames is detected."""
-COUNTED = 0.5
-"""Share of a face that can be seen from which it should be found."""
 PICTURES = 2
-"""Pictures of a person that are used."""
+"""Pictures of a person that are shown; the next one, where there is one, makes them known."""
 LOOKS = (((1.0, 5.0), 0.0, 0.0), ((1.0, 3.0), 4.0, 0.8), ((3.0, 9.0), 0.0, 0.8))
 """Speeds in face widths a second, noise and blur of one clip after the other."""
 
@@ -40,17 +50,18 @@ LOOKS = (((1.0, 5.0), 0.0, 0.0), ((1.0, 3.0), 4.0, 0.8), ((3.0, 9.0), 0.0, 0.8))
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """clips: how many are made, of all kinds in turn. people: drawn from the folder, at the most.
-    together: people in a clip, at the most. seconds: length of a clip. seed: of all draws.
-    Raises SettingsError."""
+    min_images: people with fewer pictures are left out. together: people in a clip, at the most.
+    seconds: length of a clip. seed: of all draws. Raises SettingsError."""
 
     clips: int = 12
     people: int = 24
+    min_images: int = 1
     together: int = 5
     seconds: float = 5.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"clips": 1, "people": 2, "together": 2, "seconds": 0.5, "seed": 0}
+        least = {"clips": 1, "people": 2, "min_images": 1, "together": 2, "seconds": 0.5, "seed": 0}
         for name, low in least.items():
             if not low <= (value := getattr(self, name)) <= 10000:
                 raise SettingsError(f"{name} should be {low} to 10000; got {value}.")
@@ -58,11 +69,12 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Looked:
-    """A clip as the models saw it: truth, times and faces of each frame, and seconds of work."""
+    """A clip as the models saw it: truth and faces of each frame, and seconds of work. truth: with
+    a number of their own for those who come again."""
 
     names: tuple[str, ...]
+    there: list[There]
     truth: list[Labelled]
-    times: list[float]
     faces: list[Faces]
     detecting: list[float]
     embedding: list[float]
@@ -81,28 +93,43 @@ def evaluate_tracking(
     done: called with clips done and clips in all. Returns a row for each stride with and without
     embeddings. Raises DataError for fewer than two people whose face is found.
     """
-    portraits, problems = _portraits(folder, recognizer, how)
-    looked = []
+    people, problems = _drawn(folder, how), list[str]()
+    portraits = _portraits(folder, people, recognizer, problems)
+    shown = list(dict.fromkeys(portrait.person for portrait in portraits))
+    known, unseen = _known(shown, people, recognizer, problems)
+    looked, visits = [], []
     for number, clip in enumerate(_clips(portraits, how)):
-        looked.append(_look(clip, recognizer, settings.lost_s))
+        seen = _look(clip, recognizer, settings.lost_s)
+        looked.append(seen)
+        visits.append(
+            watch_clip(clip, seen.there, seen.faces, recognizer, known=known, track=settings)
+        )
         done(number + 1, how.clips)
     rows = [
         _row(looked, stride, replace(settings, appearance=weight))
         for weight in dict.fromkeys((0.0, settings.appearance))
         for stride in STRIDES
     ]
+    named = len(known.names) if known else 0
     return {
         "dataset": folder.resolve().name,
         "model": recognizer.embedder.card.name,
-        "people": len({portrait.person for portrait in portraits}),
+        "people": len(shown),
         "kinds": list(KINDS[: how.clips]),
         "rows": rows,
+        "visits": {
+            "known": named,
+            "unseen": unseen,
+            "strangers": len(shown) - named,
+            "gone_s": [fitting_gone_s(seen.there) for seen in looked],
+            "rows": visit_rows(visits),
+        },
         "problems": problems,
     }
 
 
 def tracking_text(found: dict[str, Any]) -> str:
-    """The rows as a table for a person."""
+    """The rows as tables for a person: of tracks, then of visits."""
     columns = {
         "stride": "stride",
         "embeddings": "embeddings",
@@ -116,49 +143,79 @@ def tracking_text(found: dict[str, Any]) -> str:
         "false_positives": "false",
         "frames_per_second": "frames/s",
     }
-    lines = ["".join(f"{title:>11}" for title in columns.values())]
-    for row in found["rows"]:
-        lines.append("".join(f"{_cell(row[name]):>11}" for name in columns))
-    return "\n".join(lines)
+    return "\n".join([*table_lines(columns, found["rows"]), "", visits_text(found["visits"])])
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if value <= 1 else f"{value:.1f}"
-
-
-def _portraits(
-    folder: Path, recognizer: Recognizer, how: Scoring
-) -> tuple[list[Portrait], list[str]]:
-    """People drawn by lot, with the face in each of their first pictures; and what went wrong."""
-    people = read_people(folder)
+def _drawn(folder: Path, how: Scoring) -> dict[str, list[Path]]:
+    """People drawn by lot with their pictures."""
+    people = {
+        name: paths for name, paths in read_people(folder).items() if len(paths) >= how.min_images
+    }
     names = sorted(people)
     if len(names) > how.people:
         chosen = np.random.default_rng(how.seed).permutation(len(names))[: how.people]
         names = [names[number] for number in sorted(chosen)]
-    portraits, problems = [], []
-    for name in names:
-        for path in people[name][:PICTURES]:
-            try:
-                image = load_image(path)
-            except ImageError as error:
-                problems.append(str(error))
-                continue
-            found = recognizer.detector.detect([image])[0]
-            face = select_faces(found, "center_weighted_size", (image.shape[1], image.shape[0]))
-            if len(face):
-                portraits.append(Portrait(name, image, face.boxes[0]))
-            else:
-                problems.append(f"No face was found in {path}.")
+    return {name: people[name] for name in names}
+
+
+def _portraits(
+    folder: Path, people: Mapping[str, list[Path]], recognizer: Recognizer, problems: list[str]
+) -> list[Portrait]:
+    """The face in each of the first pictures of people."""
+    portraits = []
+    for name, paths in people.items():
+        for path in paths[:PICTURES]:
+            if (found := _face(path, recognizer, problems)) is not None:
+                portraits.append(Portrait(name, found[0], found[1].boxes[0]))
     if len({portrait.person for portrait in portraits}) < 2:
         raise DataError(
-            f"{folder} should hold pictures of two people or more with a face in each; "
-            f"{len(problems)} pictures could not be used. Add people."
+            f"{folder} should hold pictures of two people or more with a face in each, and as many "
+            f"of each as are asked for; {len(problems)} pictures could not be used. Add people."
         )
-    return portraits, problems
+    return portraits
+
+
+def _face(
+    path: Path, recognizer: Recognizer, problems: list[str]
+) -> tuple[ImageArray, Faces] | None:
+    """A picture and the one face in it that counts, or one problem more."""
+    try:
+        image = load_image(path)
+    except ImageError as error:
+        problems.append(str(error))
+        return None
+    found = recognizer.detector.detect([image])[0]
+    face = select_faces(found, "center_weighted_size", (image.shape[1], image.shape[0]))
+    if not len(face):
+        problems.append(f"No face was found in {path}.")
+        return None
+    return image, face
+
+
+def _known(
+    shown: Sequence[str],
+    people: Mapping[str, list[Path]],
+    recognizer: Recognizer,
+    problems: list[str],
+) -> tuple[People | None, int]:
+    """Half of the people who are shown, and how many of them by a picture that is not.
+
+    Those with another picture come first. Nobody where the errors of the model are not known.
+    """
+    try:
+        rates_of(recognizer).search(1)
+    except SettingsError as error:
+        problems.append(f"Names are not judged. {error}")
+        return None, 0
+    rows, unseen = {}, 0
+    wanted = sorted(shown, key=lambda name: (len(people[name]) <= PICTURES, name))
+    for name in wanted[: len(shown) // 2]:
+        for path in (*people[name][PICTURES : PICTURES + 1], *people[name][:PICTURES]):
+            if (found := _face(path, recognizer, [])) is not None:
+                rows[name] = [recognizer.embedder.embed([found[0]], [found[1]])[0][0]]
+                unseen += path not in people[name][:PICTURES]
+                break
+    return People.from_faces(rows), unseen
 
 
 def _clips(portraits: Sequence[Portrait], how: Scoring) -> Iterator[MovingClip]:
@@ -192,8 +249,9 @@ def _look(clip: MovingClip, recognizer: Recognizer, lost_s: float) -> _Looked:
             person * len(clip) + max(0, sum(start <= frame.time_s for start in begun[person]) - 1)
             for person in frame.people.tolist()
         ]
-        looked.truth.append(Labelled(frame.boxes, np.array(ids), frame.shown >= COUNTED))
-        looked.times.append(frame.time_s)
+        size = (clip.settings.width, clip.settings.height)
+        looked.there.append(There(frame.time_s, size, frame.boxes, frame.people, frame.shown))
+        looked.truth.append(Labelled(frame.boxes, np.array(ids), frame.shown >= SEEN))
         looked.faces.append(faces)
     return looked
 
@@ -240,11 +298,11 @@ def _values(score: TrackScore) -> dict[str, Any]:
 def _followed(clip: _Looked, stride: int, settings: TrackSettings) -> list[Labelled]:
     """The tracks of each frame, as soon as they can be told."""
     tracker, found = Tracker(settings), []
-    for number, (time_s, faces) in enumerate(zip(clip.times, clip.faces, strict=True)):
+    for number, (there, faces) in enumerate(zip(clip.there, clip.faces, strict=True)):
         if number % stride:
-            shown = tracker.predict(time_s)
+            shown = tracker.predict(there.time_s)
         else:
-            shown = tracker.update(faces if settings.appearance else _plain(faces), time_s)
+            shown = tracker.update(faces if settings.appearance else _plain(faces), there.time_s)
         ids = np.zeros(0, np.int64) if shown.track_id is None else shown.track_id
         found.append(Labelled(shown.boxes[ids > 0], ids[ids > 0]))
     return found
