@@ -50,7 +50,7 @@ def test_a_known_person_arrives_once_and_leaves_when_last_seen() -> None:
     assert (arrived.time_s, arrived.frame, arrived.reported_s) == (0.0, 1, 0.0)
     assert (left.time_s, left.frame, left.reported_s) == (3.9, 40, 9.0)
     assert left.visit_s == pytest.approx(3.9)
-    assert left.identity.looks == 6  # at 1, 2, 4, 8, 16 and 32 faces
+    assert left.identity.looks == 5  # at 1, 5 and 9 faces, 0.4 s apart, and at 16 and 32
     assert 0 < left.fmr < 1e-4
     assert left.fpir == pytest.approx(1 - (1 - left.fmr) ** 2)
 
@@ -283,3 +283,21 @@ def test_events_and_tracks_as_plain_values() -> None:
     assert len(plain["template"]) == 256
     assert plain["portraits"][0]["bytes"] == len(track.portraits[0].jpeg) > 0
     assert replace(track, template=None).to_dict()["contract"] == CARD.contract
+
+
+def test_a_glimpse_where_somebody_vanished_is_no_second_person():
+    story = Story("Ada")
+    for step in range(20):
+        story.see(step / 10, (1, "Ada", HERE))
+    story.see(2.2, (2, "Bob", HERE))  # the edge of a face, like nobody
+    story.see(9.0)
+    assert story.over() == [("arrived", 1, "Ada"), ("left", 1, "Ada")]
+
+
+def test_a_glimpse_elsewhere_is_somebody():
+    story = Story("Ada")
+    for step in range(20):
+        story.see(step / 10, (1, "Ada", HERE))
+    story.see(2.2, (2, "Bob", THERE))
+    story.see(9.0)
+    assert [kind for kind, _, _ in story.over()].count("arrived") == 2

@@ -12,6 +12,9 @@ from facenet.video.template import Look, Template
 
 SPAN_S = 1.0
 """Seconds out of sight from which a span ends."""
+LOOK_S = 0.4
+"""Seconds from one look to the next at least: faces of one moment are much alike, and each look has
+its share of the rate."""
 SPANS = 256
 """Spans that are kept of a visit."""
 
@@ -30,6 +33,7 @@ class Visit:
         self.first, self.last = first, first
         self.spans = [(first[0], first[0])]
         self.number, self.detections, self.looks, self.next_look = 0, 0, 0, 1
+        self.looked_s: float | None = None
         self.visible = self.arrived = False
         self.stranger: int | None = None
         self.identity = Identity()
@@ -83,9 +87,12 @@ class Visit:
         self.portraits.absorb(other.portraits)
 
     def due(self) -> bool:
-        """Whether it is time to decide who this is: at 1, 2, 4, 8, ... faces."""
-        if self.template.faces < self.next_look:
+        """Whether it is time to decide who this is: at 1, 2, 4, 8, ... faces, and not before the
+        person has been looked at anew for a while."""
+        waits = self.looked_s is not None and self.last[0] - self.looked_s < LOOK_S
+        if self.template.faces < self.next_look or waits:
             return False
+        self.looked_s = self.last[0]
         while self.next_look <= self.template.faces:
             self.next_look *= 2
         return True

@@ -32,6 +32,10 @@ from facenet.video.template import Look
 WAIT_S = 2.0
 """Seconds after which an arrival is reported, however few faces were good enough to count."""
 
+GLIMPSE_S, NEAR_S = 0.75, 1.0
+"""Somebody unknown who is seen for less than the one, at most the other after somebody vanished at
+that very place, is not reported as another person: the edge of a face, as a rule."""
+
 OnTrack = Callable[[Track], None]
 
 
@@ -125,6 +129,8 @@ class Visits:
         wanted = set(numbers.tolist())
         mine = [visit for visit in self._open if visit.number in wanted]
         enough = self._settings.settle
+        if not all(visit.visible for visit in self._bound.values()):  # who may come back any frame
+            return False
         return len(mine) == len(wanted) and all(
             visit.arrived and visit.template.faces >= enough and not visit.template.doubting
             for visit in mine
@@ -245,12 +251,21 @@ class Visits:
         """Report an arrival, unless it is the return of a stranger who has not left yet."""
         self._label(visit)
         same = [v for v in self._away(visit) if v.stranger and v.stranger == visit.stranger]
+        same = same or self._vanished(visit)
         if same and visit.identity.person is None:
             self._join(same[-1], visit)
             return
         self._show(visit)
         visit.arrived = True
         self._events.append(visit.event(ARRIVED, visit.first, now))
+
+    def _vanished(self, visit: Visit) -> list[Visit]:
+        """Who was last seen a moment before a glimpse of somebody, at the same place."""
+        if visit.visible or visit.last[0] - visit.first[0] >= GLIMPSE_S:
+            return []
+        near = [v for v in self._away(visit) if 0 < visit.first[0] - v.last[0] <= NEAR_S]
+        here = spread(visit.first[2][None])
+        return [v for v in near if overlap(here, spread(v.last[2][None]))[0, 0] >= PAIRED]
 
     def _label(self, visit: Visit) -> None:
         """Number a stranger who may be known again; a person has a name instead."""
