@@ -346,7 +346,11 @@ def film(
     file that cannot be opened, StorageError for a disk that is full or a place that cannot be
     written, MissingExtraError without PyAV.
     """
-    target, exact, options = require_film_name(path), _checked_rate(rate), settings or FilmSettings()
+    target, exact, options = (
+        require_film_name(path),
+        _checked_rate(rate),
+        settings or FilmSettings(),
+    )
     pyav()
     if audio is not None and os.path.exists(target) and os.path.samefile(audio, target):
         raise InputError(SAME_PLACE.format(target))

@@ -18,7 +18,7 @@ from facenet.apps.jobs.benching.detection import SIZES
 from facenet.apps.jobs.benching.material import fitted, frames
 from facenet.apps.jobs.benching.rows import Row, quantity
 from facenet.apps.jobs.benching.runs import Outcome, Plan, memory_rows
-from facenet.apps.jobs.benching.session import Session
+from facenet.apps.jobs.benching.session import FASTEST, Session
 from facenet.images import read_video, video_facts
 from facenet.images.filming import film
 from facenet.models.catalog import DEFAULT_DETECTOR, DEFAULT_EMBEDDER
@@ -98,7 +98,7 @@ def _pictures(session: Session, count: int) -> tuple[Iterator[ImageArray], str]:
 def _task(session: Session, job: str, clip: Path, **more: Any) -> dict[str, Any]:
     return {
         "job": job, "video": str(clip), "film": str(clip.with_name(f"{job}-{clip.name}")),
-        "detector": DEFAULT_DETECTOR, "model": DEFAULT_EMBEDDER, "precision": "fp32",
+        "detector": DEFAULT_DETECTOR, "model": DEFAULT_EMBEDDER, "precision": FASTEST,
         "engine": session.settings.engine, "people": PEOPLE, **more,
     }  # fmt: skip
 
@@ -118,7 +118,7 @@ def _whole(session: Session, size: tuple[int, int], clip: Path) -> Iterator[Row]
         facts = outcome.facts
         session.note(
             f"{outcome.plan.name} was measured with {facts.get('detector')} in every "
-            f"{_ordinal(facts.get('stride'))} frame and {facts.get('model')}."
+            f"{_ordinal(facts.get('stride'))} frame and {facts.get('model')}, --precision auto."
         )
         yield from outcome.rows()
     yield from memory_rows(name, outcomes)
