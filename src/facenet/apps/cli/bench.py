@@ -72,7 +72,12 @@ class Searching:
 
 
 Rounds = Annotated[int, typer.Option(help="Runs; the median counts.", min=1)]
-Frames = Annotated[int, typer.Option(help="Of the long video in which memory is watched; 0: none.")]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the long video in which memory is watched; 0: none.  [default: 20000, quick 2000]"
+    ),
+]
 
 
 @app.command("all")
@@ -121,7 +126,7 @@ def train(output: Output, measured: Measured) -> int:
 
 @app.command()
 @command
-def video(output: Output, measured: Measured, running: Running, frames: Frames = 20_000) -> int:
+def video(output: Output, measured: Measured, running: Running, frames: Frames = None) -> int:
     """Frames per second of a video job, from file to file, at three sizes.
 
     Decoding, detection, tracks, names, drawing and encoding; beside facenet-pytorch's loop, which
@@ -174,7 +179,7 @@ def search(output: Output, measured: Measured, searching: Searching) -> int:
     return _show(found, output, measured.chart)
 
 
-def _settings(measured: Measured, engine: str = "auto", **more: int) -> BenchSettings:
+def _settings(measured: Measured, engine: str = "auto", **more: int | None) -> BenchSettings:
     """The settings that flags stand for; names are separated by commas. more: other fields."""
     from facenet.apps.jobs.benching.settings import BenchSettings
 
@@ -198,7 +203,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _measure(
-    stages: Sequence[str], output: Output, measured: Measured, running: Running, **more: int
+    stages: Sequence[str], output: Output, measured: Measured, running: Running, **more: int | None
 ) -> int:
     from facenet.apps.jobs.benching.whole import measure
 

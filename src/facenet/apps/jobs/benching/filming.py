@@ -37,8 +37,8 @@ EVERY = "stride1"
 """The rows of detection in every frame, as the peer does it."""
 STAGES = ("decode", "detect", "follow", "draw", "encode")
 """What the job consists of; "follow" is to embed, follow and name."""
-LONG_PARTS, QUICK_LONG = 20, 2000
-"""Parts of the long run, after each of which memory is looked at; its frames when in a hurry."""
+LONG_PARTS = 20
+"""Parts of the long run, after each of which memory is looked at."""
 LEAST_FOR_SLOPE = 2000
 """Frames from which on a slope of memory is more than noise."""
 SETTLED = 1 / 3
@@ -139,8 +139,7 @@ def _stages(session: Session, size: tuple[int, int], clip: Path) -> Iterator[Row
 
 def long_run(session: Session, size: tuple[int, int], clip: Path) -> Iterator[Row]:
     """One video without an end, made of the clip again and again: its pace and its memory."""
-    quick, count = session.settings.quick, session.settings.frames
-    count = min(count, QUICK_LONG) if quick else count
+    count = session.settings.long
     if not count:
         return
     parts = (-(-count // LONG_PARTS),) * LONG_PARTS

@@ -17,6 +17,8 @@ HERE = ("opencv",)
 OTHERS = ("faiss", "none")
 """What a search is measured against, in facenet's own Python; none is nothing at all."""
 RUNS, QUICK_RUNS = 9, 5
+LONG, QUICK_LONG = 20_000, 2_000
+"""Frames of the long video, and when in a hurry."""
 LONGEST = 10_000_000
 """Frames of a long video at most."""
 
@@ -28,7 +30,7 @@ class BenchSettings:
     quick: five runs on few inputs. video, images: inputs of your own. against: peers, see
     `worker.SYSTEMS`. peer_python: their Pythons, one for all or, in order, one for each that is
     not of `HERE` or `OTHERS`; none is facenet's own. engine: what runs facenet's networks.
-    frames: of the long video in which memory is watched, 0: none.
+    frames: of the long video in which memory is watched, 0: none; None: 20,000, 2,000 when quick.
     Raises SettingsError.
     """
 
@@ -38,7 +40,7 @@ class BenchSettings:
     against: tuple[str, ...] = ()
     peer_python: tuple[str, ...] = ()
     engine: str = "auto"
-    frames: int = 20_000
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         known = set(self.against) <= {*SYSTEMS, *OTHERS}
@@ -62,10 +64,17 @@ class BenchSettings:
             raise SettingsError(
                 f"engine should be one of {', '.join(ENGINES)}; got {self.engine:.40}."
             )
-        if not 0 <= self.frames <= LONGEST:
+        if self.frames is not None and not 0 <= self.frames <= LONGEST:
             raise SettingsError(
                 f"frames should be a number of frames, 0 to {LONGEST:,}; got {self.frames}."
             )
+
+    @property
+    def long(self) -> int:
+        """Frames of the long video."""
+        if self.frames is not None:
+            return self.frames
+        return QUICK_LONG if self.quick else LONG
 
     @property
     def runs(self) -> int:
