@@ -138,7 +138,7 @@ def test_the_cost_is_that_of_people_held_out(made, rows):
     line = fit_logistic(*map(np.array, halves[0]), 0.01)
     mated, others = (line.llr(np.array(part)) for part in halves[1])
     bits = (np.mean(np.log2(1 + np.exp(-mated))) + np.mean(np.log2(1 + np.exp(others)))) / 2
-    assert found["cllr"] == pytest.approx(bits, rel=1e-3)
+    assert found["cllr"] == pytest.approx(bits, rel=5e-3)  # pictures together, and one by one
     assert (found["mated"], found["non_mated"]) == (len(mated), len(others))
     assert found["cllr"] >= found["min_cllr"] >= 0
     assert sum(found["reliability"]["mated"]) == len(mated)
