@@ -144,7 +144,10 @@ def test_rows_of_three_sizes_beside_the_peer(clip):
     assert rows["video/memory_held"]["median"] == pytest.approx(80 + 0.03 * 2100)  # one to warm up
     with_mtcnn = "was measured with mtcnn in every"
     assert f"video/960x540 {with_mtcnn} third frame and toy, --precision auto." in found["notes"]
-    assert f"video/960x540/stride1 {with_mtcnn} single frame and toy, --precision auto." in found["notes"]
+    assert (
+        f"video/960x540/stride1 {with_mtcnn} single frame and toy, --precision auto."
+        in found["notes"]
+    )
     films = {task["film"] for _, task in seen}
     assert not films & {task["video"] for _, task in seen}
     assert not any(place.startswith(str(clip.parent)) for place in films)
