@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any
 
 from facenet.apps.jobs.filming.cells import csv_line, json_line, plain
+from facenet.apps.jobs.filming.closing import Closing
 from facenet.apps.jobs.filming.linefile import LineFile
 from facenet.errors import SettingsError, StorageError
 
@@ -44,7 +44,7 @@ def event_row(
     return row
 
 
-class EventFile(AbstractContextManager["EventFile"]):
+class EventFile(Closing):
     """A file of events, open for more, to be used in a `with` block.
 
     place: a file whose name ends with .jsonl or .ndjson (JSON Lines) or .csv, or "-" for JSON
@@ -82,17 +82,6 @@ class EventFile(AbstractContextManager["EventFile"]):
         """Close the file; a second time does nothing."""
         if self._file is not None:
             self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _line(self, row: Mapping[str, Any]) -> str:
         if self.table:

@@ -12,9 +12,8 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from facenet.apps.jobs.filming.closing import Closing
 from facenet.errors import StorageError
 
 if sys.platform != "win32":
@@ -23,7 +22,7 @@ if sys.platform != "win32":
 BLOCK = 1 << 16
 
 
-class LineFile:
+class LineFile(Closing):
     """A file that is open for lines, to be used in a `with` block.
 
     keep: add to the lines that are there; otherwise they are removed. Its folder is made. On
@@ -91,17 +90,6 @@ class LineFile:
         if handle >= 0:
             with suppress(OSError):
                 os.close(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _problem(self, error: OSError) -> StorageError:
         return StorageError(

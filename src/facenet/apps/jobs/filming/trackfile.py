@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from facenet.apps.jobs.filming.cells import plain
+from facenet.apps.jobs.filming.closing import Closing
 from facenet.errors import SettingsError, StorageError
 from facenet.files import written
 
@@ -27,7 +27,7 @@ BOX_COLUMNS = ("frame", "time_s", "track", "x1", "y1", "x2", "y2", "detection_sc
 """What stands in a row of "boxes"."""
 
 
-class BoxLog(AbstractContextManager["BoxLog"]):
+class BoxLog(Closing):
     """The boxes of tracks by frame, kept in a temporary file, so that memory does not grow.
 
     folder: where it lies, unseen, until the `with` block is left. Raises StorageError.
@@ -75,17 +75,6 @@ class BoxLog(AbstractContextManager["BoxLog"]):
         """Remove the temporary file; a second time does nothing."""
         with suppress(OSError):  # what could not be written is not wanted any more
             self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _problem(self, error: OSError) -> StorageError:
         return StorageError(

@@ -19,17 +19,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import isfinite
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from facenet import __version__
 from facenet.apps.jobs.filming.cells import plain
+from facenet.apps.jobs.filming.closing import Closing
 from facenet.apps.jobs.filming.outbox import Outbox, Parcel
 from facenet.errors import SettingsError
 
@@ -89,7 +89,7 @@ def outbox_beside(events: Path) -> Path:
     return events.with_name(events.name + ENDING)
 
 
-class Webhook(AbstractContextManager["Webhook"]):
+class Webhook(Closing):
     """Sends events from a thread of its own; to be used in a `with` block.
 
     outbox: the file in which they wait, see `Outbox`; those of an earlier run leave first. An
@@ -166,17 +166,6 @@ class Webhook(AbstractContextManager["Webhook"]):
             "lost": self._outbox.lost,
             "outbox": str(self._outbox.path) if waiting else None,
         }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _send(self) -> None:
         """The thread: one parcel after the other, each until it is delivered."""
