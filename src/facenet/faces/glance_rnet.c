@@ -17,6 +17,27 @@ typedef struct {
     const float *values;                            /* biases and slopes, then the head */
 } Rnet;
 
+/* Four sums at a time, in tiles 0 to 3: begun, added to (tile 4 times four tiles of weights that
+   follow each other), and put away. */
+SCAN static inline void zero_four(void) {
+    ZERO(0); ZERO(1); ZERO(2); ZERO(3);
+}
+
+SCAN static inline void dot_four(const uint32_t *tile) {
+    LOAD(5, tile, 64);
+    DOT(0, 5, 4);
+    LOAD(6, tile + TILE_WORDS, 64);
+    DOT(1, 6, 4);
+    LOAD(5, tile + 2 * TILE_WORDS, 64);
+    DOT(2, 5, 4);
+    LOAD(6, tile + 3 * TILE_WORDS, 64);
+    DOT(3, 6, 4);
+}
+
+SCAN static inline void store_four(float sums[4][TILE_WORDS]) {
+    STORE(0, sums[0]); STORE(1, sums[1]); STORE(2, sums[2]); STORE(3, sums[3]);
+}
+
 /* The largest of three values beside each other, from every other one on: 16 of them. */
 SCAN static inline __m512 widest(const float *row) {
     __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
@@ -58,19 +79,12 @@ SCAN static void crops_first(Room *room, int64_t start, int64_t p, const Rnet *n
     float sums[4][TILE_WORDS] __attribute__((aligned(64)));
     for (int64_t x = 0; x < PAIR; x += SIDE) {
         const uint32_t *tile = net->first;
-        ZERO(0); ZERO(1); ZERO(2); ZERO(3);
+        zero_four();
         for (int64_t k = 0; k < 2; k++, tile += 4 * TILE_WORDS) {
             LOAD(4, in + x + 2 * k, 4 * STEP1);
-            LOAD(5, tile, 64);
-            DOT(0, 5, 4);
-            LOAD(6, tile + TILE_WORDS, 64);
-            DOT(1, 6, 4);
-            LOAD(5, tile + 2 * TILE_WORDS, 64);
-            DOT(2, 5, 4);
-            LOAD(6, tile + 3 * TILE_WORDS, 64);
-            DOT(3, 6, 4);
+            dot_four(tile);
         }
-        STORE(0, sums[0]); STORE(1, sums[1]); STORE(2, sums[2]); STORE(3, sums[3]);
+        store_four(sums);
         __mmask16 count = counts[x / SIDE];
         for (int64_t c = 0; c < 28; c++) {
             __m512 one = prelu(sums[c / 16] + SIDE * (c % 16), bias[c], slope[c]);
@@ -92,7 +106,7 @@ SCAN static void crops_second(Room *room, int64_t y, const Rnet *net) {
     float sums[6][TILE_WORDS] __attribute__((aligned(64)));
     for (int64_t x = 0; x < WIDE / 2; x += 2 * SIDE) {
         const uint32_t *tile = net->second;
-        ZERO(0); ZERO(1); ZERO(2); ZERO(3); ZERO(4); ZERO(5);
+        zero_four(); ZERO(4); ZERO(5);
         for (int64_t k = 0; k < 9; k++, tile += 3 * TILE_WORDS) {
             const uint32_t *at = room->first + (y + k / 3) * 14 * STEP2 + x + k % 3;
             LOAD(6, at, 4 * STEP2);
@@ -135,19 +149,12 @@ SCAN static void crops_third(Room *room, int64_t y, const Rnet *net) {
     float sums[4][TILE_WORDS] __attribute__((aligned(64)));
     for (int64_t x = 0; x < WIDE / 4; x += SIDE) {
         const uint32_t *tile = net->third;
-        ZERO(0); ZERO(1); ZERO(2); ZERO(3);
+        zero_four();
         for (int64_t k = 0; k < 6; k++, tile += 4 * TILE_WORDS) {
             LOAD(4, room->second + (y * 24 + k / 2 * 16) * STEP3 + x + k % 2, 4 * STEP3);
-            LOAD(5, tile, 64);
-            DOT(0, 5, 4);
-            LOAD(6, tile + TILE_WORDS, 64);
-            DOT(1, 6, 4);
-            LOAD(5, tile + 2 * TILE_WORDS, 64);
-            DOT(2, 5, 4);
-            LOAD(6, tile + 3 * TILE_WORDS, 64);
-            DOT(3, 6, 4);
+            dot_four(tile);
         }
-        STORE(0, sums[0]); STORE(1, sums[1]); STORE(2, sums[2]); STORE(3, sums[3]);
+        store_four(sums);
         for (int64_t c = 0; c < 64; c++)
             _mm512_storeu_ps(room->last[c] + x,
                              prelu(sums[c / 16] + SIDE * (c % 16), bias[c], slope[c]));
@@ -169,19 +176,12 @@ SCAN static __m512 crops_end(Room *room, const Rnet *net) {
     const uint32_t *tile = net->dense;
     float sums[4][TILE_WORDS] __attribute__((aligned(64)));
     for (int64_t half = 0; half < 128; half += 64) {
-        ZERO(0); ZERO(1); ZERO(2); ZERO(3);
+        zero_four();
         for (int64_t k = 0; k < 18; k++, tile += 4 * TILE_WORDS) {
             LOAD(4, room->third + k * TILE_WORDS, 64);
-            LOAD(5, tile, 64);
-            DOT(0, 5, 4);
-            LOAD(6, tile + TILE_WORDS, 64);
-            DOT(1, 6, 4);
-            LOAD(5, tile + 2 * TILE_WORDS, 64);
-            DOT(2, 5, 4);
-            LOAD(6, tile + 3 * TILE_WORDS, 64);
-            DOT(3, 6, 4);
+            dot_four(tile);
         }
-        STORE(0, sums[0]); STORE(1, sums[1]); STORE(2, sums[2]); STORE(3, sums[3]);
+        store_four(sums);
         for (int64_t c = 0; c < 64; c++)
             total = _mm512_fmadd_ps(
                 prelu(sums[c / 16] + SIDE * (c % 16), bias[half + c], slope[half + c]),
