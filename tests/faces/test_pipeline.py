@@ -20,10 +20,11 @@ from fakes import ToyDetector, ToyEngine, toy_card, toy_faces
 from PIL import Image, ImageSequence
 
 from facenet.errors import EngineError, ImageError, InputError, SettingsError
+from facenet.faces.allocator import ARENAS
 from facenet.faces.detect import select_faces
 from facenet.faces.embed import BATCH, Embedder
 from facenet.faces.flow import FlowLimits
-from facenet.faces.pipeline import ARENAS, SMALLEST, Pipeline, reduction
+from facenet.faces.pipeline import SMALLEST, Pipeline, reduction
 from facenet.types import Faces
 
 
@@ -68,7 +69,8 @@ def test_every_picture_is_seen_as_it_is_alone():
     ]
     engine = ToyEngine()
     seen = list(pipeline(engine).run(iter(pictures)))
-    assert engine.batches == [BATCH] * (counts.sum() // BATCH) + [counts.sum() % BATCH]
+    assert counts.sum() % BATCH
+    assert engine.batches == [BATCH] * (counts.sum() // BATCH + 1)
     embedder = Embedder(toy_card(), ToyEngine())
     for pixels, size, answer in zip(pictures, sizes, seen, strict=True):
         assert answer.source is pixels
@@ -247,6 +249,9 @@ import ctypes, sys, threading
 from facenet.faces.pipeline import Pipeline
 if sys.argv[1] == "pipeline":
     list(Pipeline(None).run([]))
+if sys.argv[1] == "watch":
+    import facenet
+    list(facenet.watch([]))
 together = threading.Barrier(9)
 def hold():
     held = [bytearray(5000) for _ in range(100)]
@@ -267,7 +272,7 @@ def test_threads_share_few_arenas():
         return ran.stderr.count("Arena ")
 
     assert arenas("none") > 4
-    assert arenas("pipeline") == ARENAS
+    assert arenas("pipeline") == arenas("watch") == ARENAS
     assert arenas("pipeline", MALLOC_ARENA_MAX="4") == 4
 
 

@@ -18,7 +18,7 @@ from facenet.errors import EngineError, MissingExtraError
 from facenet.models import openvino as vino
 from facenet.models import ort
 from facenet.models.catalog import package_folder
-from facenet.models.engine import EngineSettings, golden_input, open_engine
+from facenet.models.engine import EngineSettings, golden_input, open_engine, rounded
 from facenet.models.openvino import OpenVinoEngine
 from facenet.models.ort import OrtEngine
 from facenet.models.quantize import Plan, Quantiser
@@ -276,6 +276,21 @@ def test_batches_that_come_often_have_a_graph_of_their_own_and_the_same_answers(
         assert {kind.shape for kind in plain._free} == {()}
 
 
+def test_other_batches_are_filled_up_to_few_sizes():
+    """A runtime holds memory for each size that it had."""
+    engine = open_engine(convolved().SerializeToString(), settings("openvino"), batches=(1, 4))
+    images, sizes = noise(16, 3, 16, 16), set()
+    for count in range(1, 17):
+        feeds, asked = engine._filled({"image": images[:count]})
+        assert asked == count
+        assert np.array_equal(
+            feeds["image"], np.concatenate([images[:count]] * 2)[: len(feeds["image"])]
+        )
+        sizes.add(len(feeds["image"]))
+    assert sizes == {1, 2, 3, 4, 6, 8, 12, 16}
+    assert [rounded(count, 8) for count in (1, 8, 9, 13, 17, 25)] == [8, 8, 12, 16, 24, 32]
+
+
 def test_shapes_that_come_again_and_again_get_a_graph_of_their_own(engine_name):
     """The last few of them; the answers are those of the graph for any shape."""
     data = convolved().SerializeToString()
@@ -442,7 +457,7 @@ def test_two_threads_may_run_their_first_graphs_at_once():
 import threading
 from pathlib import Path
 import numpy as np
-from facenet.models.engine import EngineSettings, open_engine
+from facenet.models.engine import EngineSettings, open_engine, rounded
 running = EngineSettings(engine="openvino", device="cpu", threads=2, streams=2)
 engine = open_engine(Path({str(WEIGHTS / "rnet.onnx")!r}), running)
 both = threading.Barrier(2)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from facenet.faces.boxes import Indices
 from facenet.faces.glance import CropGlance, Glance, crop_glance_of, glance_of, log_odds
 from facenet.faces.kernels import KERNELS, Kernels
-from facenet.models.engine import Engine
+from facenet.models.engine import Engine, rounded
 from facenet.types import FloatArray
 
 CELL, STRIDE = 12, 2
@@ -262,13 +262,12 @@ def _squares(
 def _run(engine: Engine, net: str, crops: FloatArray) -> Answer:
     """Run an engine on crops (n, 3, h, w), n >= 1, some at once.
 
-    The rest is filled up to a round number: a runtime prepares itself for each number of crops
-    that it has not had yet, and may add up a single one in another order.
+    The rest is filled up to a `rounded` number; a single one might be added up in another order.
     """
     parts, size = [], CHUNKS[net]
     for start in range(0, len(crops), size):
         part = crops[start : start + size]
-        full = min(_round(len(part), 1 if net == "pnet" else 2), size)
+        full = min(rounded(len(part), 1 if net == "pnet" else 2), size)
         filled = np.zeros((full, *part.shape[1:]), np.float32)
         filled[: len(part)] = part
         answer = engine.run({"image": filled})
@@ -280,9 +279,3 @@ def _round_down(count: int) -> int:
     """The largest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not above `count`, 1 or more."""
     power = 1 << (count.bit_length() - 1)
     return power * 3 // 2 if power > 1 and count >= power * 3 // 2 else power
-
-
-def _round(count: int, least: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `count` and `least`."""
-    double = max(least, 1 << (count - 1).bit_length())
-    return double * 3 // 4 if double > 2 and count <= double * 3 // 4 else double

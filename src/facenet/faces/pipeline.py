@@ -5,9 +5,7 @@ See `flow` for how. A picture that cannot be used has a problem and stops nothin
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from stat import S_ISREG
@@ -17,6 +15,7 @@ import numpy as np
 
 from facenet.errors import InputError, SettingsError
 from facenet.faces.align import crop_faces
+from facenet.faces.allocator import give_memory_back
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.embed import Embedder
 from facenet.faces.flow import Flow, FlowLimits, Stream
@@ -27,12 +26,6 @@ LIMITS = FlowLimits()
 SMALLEST = 40
 """Pixels of the smallest face that MTCNN may be left with in a reduced picture."""
 _MANY = 1 << 30
-ARENAS = 2
-"""Places that all threads get their memory from."""
-LARGE = 1 << 18
-"""Bytes from which on a piece of memory is the system's own, and goes back to it at once."""
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
-"""Numbers of these options in glibc's `malloc.h`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,34 +113,9 @@ class Pipeline:
                 "Reduced decoding leaves no whole pixels to hand back or to draw on. Leave one of "
                 "the two out."
             )
-        _keep_memory_flat()
+        give_memory_back()
         stages = _Work(self, color, pixels)
         return Flow(stages, self.limits).run(map(stages.drawn, sources))
-
-
-def _keep_memory_flat() -> None:
-    """Let all threads get their memory from two places instead of from one each, and large pieces
-    from the system.
-
-    What a thread frees stays with its own place (an arena of glibc's malloc), and grows there for
-    thousands of pictures: LFW took 660 MB, and takes 420. After the first large piece malloc takes
-    all up to 32 MB from such a place too, where smaller ones that stay keep its gaps from being of
-    use: 400 pictures that came again three times added 75 MB, and add 16. It holds for the process;
-    MALLOC_ARENA_MAX and MALLOC_MMAP_THRESHOLD_ in the environment come first. Elsewhere than on
-    Linux nothing is done.
-    """
-    if sys.platform != "linux":
-        return
-    options = {
-        "MALLOC_ARENA_MAX": (_M_ARENA_MAX, ARENAS),
-        "MALLOC_MMAP_THRESHOLD_": (_M_MMAP_THRESHOLD, LARGE),
-    }
-    try:
-        for name, (option, value) in options.items():
-            if name not in os.environ:
-                ctypes.CDLL(None).mallopt(option, value)
-    except AttributeError:  # not glibc
-        return
 
 
 def reduction(least: int, side: int = 0) -> int:
@@ -178,6 +146,7 @@ class _Work:
         self._embedder, self._color, self._pixels = pipeline.embedder, color, pixels
         self._reduce = max(pipeline.detectors)
         self.batch = 0 if self._embedder is None else batch_of(self._embedder)
+        self._full = False
 
     def drawn(self, source: Any) -> _Picture:
         """A picture as it comes. Only a path, bytes or an array may be read later, in a thread:
@@ -254,9 +223,15 @@ class _Work:
         return (item if self._pixels else replace(item, image=None)), crops
 
     def embed(self, crops: ImageArray) -> FloatArray:
-        """Unit vectors (n, d) of crops (n, H, W, 3)."""
+        """Unit vectors (n, d) of crops (n, H, W, 3).
+
+        After a full batch the smaller ones are filled up: a runtime holds memory for each size.
+        """
         assert self._embedder is not None
-        return self._embedder.embed_crops(crops)
+        self._full |= len(crops) == self.batch
+        short = self._full and 0 < len(crops) < self.batch
+        filled = np.resize(crops, (self.batch, *crops.shape[1:])) if short else crops
+        return self._embedder.embed_crops(filled)[: len(crops)]
 
     def finish(self, item: _Picture, rows: FloatArray | None) -> Seen:
         """The answer for a picture, its faces in pixels of the whole; rows: (n, d)."""

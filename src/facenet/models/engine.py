@@ -205,6 +205,16 @@ def check_feeds(
             )
 
 
+def rounded(count: int, least: int = 1) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `count` and `least`.
+
+    A batch filled up to such a size: a runtime prepares itself for each that it has not had yet,
+    and keeps some megabytes for it.
+    """
+    double = max(least, 1 << (count - 1).bit_length())
+    return double * 3 // 4 if double > 2 and count <= double * 3 // 4 else double
+
+
 def golden_input(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The known input of golden answers: float32 of a shape, smooth values within -1 to 1."""
     step = np.arange(int(np.prod(shape)), dtype=np.float64)

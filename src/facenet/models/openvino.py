@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import EngineError, MissingExtraError
-from facenet.models.engine import EngineSettings, Shape, check_feeds, description
+from facenet.models.engine import EngineSettings, Shape, check_feeds, description, rounded
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Arithmetic of all that is not 8-bit."""
@@ -65,7 +65,8 @@ class OpenVinoEngine:
     """A graph in OpenVINO; follows the `Engine` protocol, and `Seeing` where it takes a picture.
 
     batches: sizes of a batch that get a graph of their own when they first come, about a fifth
-    faster, for as much memory again; where there are some, nothing is made before it is used.
+    faster, for as much memory again; where there are some, nothing is made before it is used, and
+    other batches are filled up to a `rounded` size.
     steady: so does an input shape that comes often, as that of a video's frames does; a graph for
     any shape loses time when shapes change. package: the module that is OpenVINO.
 
@@ -132,6 +133,7 @@ class OpenVinoEngine:
     def _answer(
         self, feeds: Mapping[str, NDArray[Any]], *, seen: bool
     ) -> dict[str, NDArray[np.float32]]:
+        feeds, count = self._filled(feeds)
         free = self._requests(_Kind(self._own(next(iter(feeds.values())).shape), seen))
         request = free.get()
         try:
@@ -140,12 +142,25 @@ class OpenVinoEngine:
             raise EngineError(f"OpenVINO could not run the graph: {error}") from error
         finally:
             free.put(request)
-        values = [answer[index] for index in range(len(self._outputs))]
+        values = [answer[index][:count] for index in range(len(self._outputs))]
         return {
             name: value
             for names, value in zip(self._outputs, values, strict=True)
             for name in names
         }
+
+    def _filled(
+        self, feeds: Mapping[str, NDArray[Any]]
+    ) -> tuple[Mapping[str, NDArray[Any]], int | None]:
+        """A batch with its first rows again at the end, so that few sizes come, and how many rows
+        of the answer count; None where that depends on the graph."""
+        if not self._batches:
+            return feeds, None
+        ((name, batch),) = feeds.items()
+        full = rounded(len(batch))
+        if full == len(batch):
+            return feeds, full
+        return {name: np.resize(batch, (full, *batch.shape[1:]))}, len(batch)
 
     def describe(self) -> dict[str, Any]:
         """Runtime, version, device, precision, threads."""

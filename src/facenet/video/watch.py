@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import FacenetError, SettingsError
+from facenet.faces.allocator import give_memory_back
 from facenet.faces.track import Tracker
 from facenet.galleries import Gallery
 from facenet.images import Frame, SourceSettings, open_source
@@ -286,6 +287,7 @@ def watch(
     if gallery is not None and recognizer is not None:
         require_fit(gallery.space, recognizer)
     who = recognizer or (Recognizer() if gallery is None else gallery.recognizer)
+    give_memory_back()
     parts = _parts(who, known, gallery, how, on_track)
     return Watching(_opened(place, source), parts, how)
 

@@ -78,6 +78,12 @@ Frames = Annotated[
         help="Of the long video in which memory is watched; 0: none.  [default: 20000, quick 2000]"
     ),
 ]
+Photos = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the long run in which memory is watched; 0: none.  [default: 20000, quick 0]"
+    ),
+]
 
 
 @app.command("all")
@@ -109,9 +115,9 @@ def embed(output: Output, measured: Measured, running: Running) -> int:
 
 @app.command()
 @command
-def pipeline(output: Output, measured: Measured, running: Running) -> int:
-    """Photos per second from files to vectors, with memory and stages."""
-    return _measure(("pipeline",), output, measured, running)
+def pipeline(output: Output, measured: Measured, running: Running, photos: Photos = None) -> int:
+    """Photos per second from files to vectors, its stages, and memory over a long run."""
+    return _measure(("pipeline",), output, measured, running, photos=photos)
 
 
 @app.command()

@@ -12,12 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from facenet.apps.jobs.benching.detection import SIZES
 from facenet.apps.jobs.benching.material import fitted, frames
-from facenet.apps.jobs.benching.rows import Row, quantity
-from facenet.apps.jobs.benching.runs import Outcome, Plan, memory_rows
+from facenet.apps.jobs.benching.rows import Row
+from facenet.apps.jobs.benching.runs import LONG_PARTS, Outcome, Plan, growth_rows, memory_rows
 from facenet.apps.jobs.benching.session import FASTEST, Session
 from facenet.images import read_video, video_facts
 from facenet.images.filming import film
@@ -37,12 +35,6 @@ EVERY = "stride1"
 """The rows of detection in every frame, as the peer does it."""
 STAGES = ("decode", "detect", "follow", "draw", "encode")
 """What the job consists of; "follow" is to embed, follow and name."""
-LONG_PARTS = 20
-"""Parts of the long run, after each of which memory is looked at."""
-LEAST_FOR_SLOPE = 2000
-"""Frames from which on a slope of memory is more than noise."""
-SETTLED = 1 / 3
-"""Share of the long run that does not count for the slope."""
 
 
 def video(session: Session) -> Iterator[Row]:
@@ -139,27 +131,14 @@ def _stages(session: Session, size: tuple[int, int], clip: Path) -> Iterator[Row
 
 def long_run(session: Session, size: tuple[int, int], clip: Path) -> Iterator[Row]:
     """One video without an end, made of the clip again and again: its pace and its memory."""
-    count = session.settings.long
+    count = session.settings.long_video
     if not count:
         return
     parts = (-(-count // LONG_PARTS),) * LONG_PARTS
     plan = Plan(f"{_name(size)}/long", "frames/s", _task(session, "film_long", clip), {}, parts)
     for outcome in session.runs(cpu_threads()).measure([plan]):
         yield from outcome.rows()
-        yield from _growth(session, outcome)
-
-
-def _growth(session: Session, outcome: Outcome) -> Iterator[Row]:
-    """Growth of memory over the last two thirds, MB per 10,000 frames, and what is held then."""
-    held = [answer.get("held") for answer in outcome.ours]
-    done = np.cumsum([answer["items"] for answer in outcome.ours])
-    if done[-1] < LEAST_FOR_SLOPE or None in held:
-        session.note(f"video/memory_slope needs {LEAST_FOR_SLOPE:,} frames or more.")
-        return
-    kept = done > done[-1] * SETTLED
-    slope = np.polyfit(done[kept], np.array(held, np.float64)[kept], 1)[0]
-    yield quantity("video/memory_slope", "MB/10,000 frames", float(1e4 * slope))
-    yield quantity("video/memory_held", "MB", float(held[-1] or 0))
+        yield from growth_rows("video", "frames", outcome, session.note)
 
 
 def _name(size: tuple[int, int]) -> str:

@@ -6,6 +6,7 @@ The files are cut into parts, one for each run: facenet takes one, then each pee
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.benching.material import files, spread
-from facenet.apps.jobs.benching.rows import Row, quantity
-from facenet.apps.jobs.benching.runs import Outcome, Plan, memory_rows
+from facenet.apps.jobs.benching.rows import Row
+from facenet.apps.jobs.benching.runs import LONG_PARTS, Plan, growth_rows, memory_rows
 from facenet.apps.jobs.benching.session import FASTEST, Session
 from facenet.models.catalog import DEFAULT_DETECTOR
 from facenet.models.home import cpu_threads
@@ -26,8 +27,6 @@ LEAST_PART = 8
 QUICK_FILES = 400
 STAGES = {"read": "photos/s", "detect": "photos/s", "embed": "faces/s"}
 STAGE_FILES = 32
-LEAST_FOR_SLOPE = 2000
-"""Files from which on a slope of memory is more than noise."""
 PEERS = ("facenet-pytorch", "insightface")
 
 
@@ -35,12 +34,13 @@ def photos(session: Session) -> tuple[str, list[Path]]:
     """The name of the set, as part of a row's, and its files."""
     name, paths = files(session.settings.video, session.settings.images, session.folder)
     plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()) or "photos"
-    return plain, spread(paths, QUICK_FILES) if session.settings.quick else paths
+    return plain, paths
 
 
 def pipeline(session: Session) -> Iterator[Row]:
     """Rows of the whole way, of its stages and of its memory."""
-    name, paths = photos(session)
+    name, everything = photos(session)
+    paths = spread(everything, QUICK_FILES) if session.settings.quick else everything
     for number, (network, model) in enumerate(session.networks().items()):
         label = f"pipeline/{name}" + (f"/{network}" if number else "")
         task = {
@@ -55,9 +55,9 @@ def pipeline(session: Session) -> Iterator[Row]:
             how = f"{DEFAULT_DETECTOR} and {model} in {outcome.facts.get('precision')}"
             session.note(f"{label} was measured with {how}.")
             yield from outcome.rows()
-            yield from _slope(session, label, outcome)
         yield from memory_rows(label, outcomes)
         yield from _stages(session, label, task, paths)
+        yield from _long(session, label, task, everything)
 
 
 def parts_of(paths: Sequence[Path], runs: int) -> list[list[str]]:
@@ -69,16 +69,20 @@ def parts_of(paths: Sequence[Path], runs: int) -> list[list[str]]:
     return [list(part) for part in np.array_split(np.array(files, object), count)]
 
 
-def _slope(session: Session, label: str, outcome: Outcome) -> Iterator[Row]:
-    """Growth of memory over the files, without the first fifth of them: MB per 10,000."""
-    held = [answer.get("held") for answer in outcome.ours]
-    done = np.cumsum([answer["items"] for answer in outcome.ours])
-    kept = done > done[-1] / 5
-    if done[-1] < LEAST_FOR_SLOPE or None in held or np.sum(kept) < 3:
-        session.note(f"{label}/memory_slope needs {LEAST_FOR_SLOPE:,} photos or more.")
+def _long(
+    session: Session, label: str, task: dict[str, Any], paths: Sequence[Path]
+) -> Iterator[Row]:
+    """The files over and over, as a set without an end: the pace, and the memory."""
+    count = session.settings.long_pipeline
+    if not count:
         return
-    slope = np.polyfit(done[kept], np.array(held, np.float64)[kept], 1)[0]
-    yield quantity(f"{label}/memory_slope", "MB/10,000 photos", float(1e4 * slope))
+    files = cycle(map(str, paths))
+    parts = [list(islice(files, -(-count // LONG_PARTS))) for _ in range(LONG_PARTS)]
+    for outcome in session.runs(cpu_threads()).measure(
+        [Plan(f"{label}/long", "photos/s", task, parts=parts)]
+    ):
+        yield from outcome.rows()
+        yield from growth_rows(label, "photos", outcome, session.note)
 
 
 def _stages(

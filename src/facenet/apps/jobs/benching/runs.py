@@ -11,9 +11,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from facenet.apps.jobs.benching.link import OURS, Answer, Opening, System
 from facenet.apps.jobs.benching.rows import Row, quantity, timed
 from facenet.errors import InputError
+
+LONG_PARTS = 20
+"""Parts of a long run, after each of which memory is looked at."""
+LEAST_FOR_SLOPE = 2000
+"""Items from which on a slope of memory is more than noise."""
+SETTLED = 1 / 3
+"""Share of a long run that does not count for the slope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,22 @@ def memory_rows(name: str, outcomes: Sequence[Outcome]) -> list[Row]:
         return []
     rows = [quantity(f"{name}/memory", "MB", ours, peer, value) for peer, value in most.items()]
     return rows or [quantity(f"{name}/memory", "MB", ours)]
+
+
+def growth_rows(
+    name: str, items: str, outcome: Outcome, note: Callable[[str], None]
+) -> Iterator[Row]:
+    """Rows of a run as long as `LONG_PARTS`: its growth over the last two thirds, MB per 10,000
+    items, and what is held at its end."""
+    held = [answer.get("held") for answer in outcome.ours]
+    done = np.cumsum([answer["items"] for answer in outcome.ours])
+    if done[-1] < LEAST_FOR_SLOPE or None in held:
+        note(f"{name}/memory_slope needs {LEAST_FOR_SLOPE:,} {items} or more.")
+        return
+    kept = done > done[-1] * SETTLED
+    slope = np.polyfit(done[kept], np.array(held, np.float64)[kept], 1)[0]
+    yield quantity(f"{name}/memory_slope", f"MB/10,000 {items}", float(1e4 * slope))
+    yield quantity(f"{name}/memory_held", "MB", float(held[-1] or 0))
 
 
 def require_rows(rows: Sequence[Row], notes: Sequence[str]) -> None:

@@ -18,9 +18,9 @@ OTHERS = ("faiss", "none")
 """What a search is measured against, in facenet's own Python; none is nothing at all."""
 RUNS, QUICK_RUNS = 9, 5
 LONG, QUICK_LONG = 20_000, 2_000
-"""Frames of the long video, and when in a hurry."""
+"""Frames of the long video, and when in a hurry; photos of the long pipeline, none in a hurry."""
 LONGEST = 10_000_000
-"""Frames of a long video at most."""
+"""Frames or photos of a long run at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class BenchSettings:
     `worker.SYSTEMS`. peer_python: their Pythons, one for all or, in order, one for each that is
     not of `HERE` or `OTHERS`; none is facenet's own. engine: what runs facenet's networks.
     frames: of the long video in which memory is watched, 0: none; None: 20,000, 2,000 when quick.
+    photos: the same of the pipeline; None: 20,000, none when quick.
     Raises SettingsError.
     """
 
@@ -41,6 +42,7 @@ class BenchSettings:
     peer_python: tuple[str, ...] = ()
     engine: str = "auto"
     frames: int | None = None
+    photos: int | None = None
 
     def __post_init__(self) -> None:
         known = set(self.against) <= {*SYSTEMS, *OTHERS}
@@ -64,17 +66,26 @@ class BenchSettings:
             raise SettingsError(
                 f"engine should be one of {', '.join(ENGINES)}; got {self.engine:.40}."
             )
-        if self.frames is not None and not 0 <= self.frames <= LONGEST:
-            raise SettingsError(
-                f"frames should be a number of frames, 0 to {LONGEST:,}; got {self.frames}."
-            )
+        for name in ("frames", "photos"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= LONGEST:
+                raise SettingsError(
+                    f"{name} should be a number of {name}, 0 to {LONGEST:,}; got {count}."
+                )
 
     @property
-    def long(self) -> int:
+    def long_video(self) -> int:
         """Frames of the long video."""
         if self.frames is not None:
             return self.frames
         return QUICK_LONG if self.quick else LONG
+
+    @property
+    def long_pipeline(self) -> int:
+        """Photos of the long run of the pipeline."""
+        if self.photos is not None:
+            return self.photos
+        return 0 if self.quick else LONG
 
     @property
     def runs(self) -> int:
