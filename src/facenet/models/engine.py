@@ -211,8 +211,8 @@ def rounded(count: int, least: int = 1) -> int:
     A batch filled up to such a size: a runtime prepares itself for each that it has not had yet,
     and keeps some megabytes for it.
     """
-    double = max(least, 1 << (count - 1).bit_length())
-    return double * 3 // 4 if double > 2 and count <= double * 3 // 4 else double
+    double = 1 << (count - 1).bit_length()
+    return max(least, double * 3 // 4 if double > 2 and count <= double * 3 // 4 else double)
 
 
 def golden_input(shape: tuple[int, ...]) -> NDArray[np.float32]:
