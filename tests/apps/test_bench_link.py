@@ -176,10 +176,11 @@ def test_the_worker_prepares_runs_and_refuses():
     def opener(task):
         if task == "bad":
             raise worker.Missing("Not today.")
-        return lambda part: {"items": part}, {"task": task}
+        return lambda part: {"items": part, "held": 7.0}, {"task": task}
 
     answers = talked(opener, {"run": 1}, {"prepare": "good"}, {"run": 5}, {"prepare": "bad"},
                      {"run": 5})  # fmt: skip
+    assert answers[2]["held"] == 7  # what the job itself says comes first
     assert answers[0] == {"missing": "Nothing was prepared."}
     assert answers[1] == {"ready": {"task": "good"}}
     assert (answers[2]["seconds"], answers[2]["items"]) == (1, 5)

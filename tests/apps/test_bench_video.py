@@ -20,6 +20,7 @@ from facenet.apps.jobs.benching.runs import Ledger
 from facenet.apps.jobs.benching.session import Session
 from facenet.apps.jobs.benching.settings import BenchSettings
 from facenet.apps.jobs.benching.watching import again
+from facenet.apps.jobs.peers.worker import memory
 from facenet.apps.jobs.benching.whole import measure
 from facenet.errors import InputError, SettingsError
 from facenet.faces.embed import Embedder
@@ -187,6 +188,7 @@ def test_facenet_makes_a_film(ours, clip, tmp_path):
 
     job, _ = ours.open({**task, "job": "film_long"})
     assert [job(count)["items"] for count in (4, 7)] == [4, 7]
+    assert 0 < job(6)["held"] <= memory()["peak"]
     for stage in ("decode", "detect", "follow", "draw", "encode"):
         job, _ = ours.open({**task, "job": "film_stage", "stage": stage})
         assert [job(None), job(None)] == [{"items": 5}] * 2

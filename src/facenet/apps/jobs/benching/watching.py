@@ -18,7 +18,7 @@ import numpy as np
 
 from facenet.apps.jobs.filming.sinks import FilmPlan, FilmSink
 from facenet.apps.jobs.filming.whole import Outputs, Telling, film_video
-from facenet.apps.jobs.peers.worker import Job
+from facenet.apps.jobs.peers.worker import Job, memory
 from facenet.errors import InputError
 from facenet.faces.draw import draw_tracks
 from facenet.faces.embed import Embedder
@@ -37,6 +37,8 @@ Task = Mapping[str, Any]
 HELD = 32
 """Frames that are held for measuring a stage."""
 RATE = 25.0
+LOOK = 5
+"""Every so many frames of the long run memory is looked at."""
 
 
 def strangers(embedder: Embedder, count: int) -> People:
@@ -66,7 +68,8 @@ def filmed(recognizer: Recognizer, task: Task) -> tuple[Job, Mapping[str, Any]]:
 
 class Endless:
     """One job that goes on from run to run, over a video again and again; a part is how many
-    frames further. The film is never finished, and is gone when this is."""
+    frames further. What it holds is the median over the part, for frames come and go. The film is
+    never finished, and is gone when this is."""
 
     def __init__(self, recognizer: Recognizer, task: Task) -> None:
         people, settings = strangers(recognizer.embedder, task["people"]), _settings(task)
@@ -79,9 +82,13 @@ class Endless:
 
     def __call__(self, part: int) -> Mapping[str, Any]:
         """Go on for so many frames."""
-        for moment in islice(self._watching, part):
+        held = []
+        for number, moment in enumerate(islice(self._watching, part)):
             self._film.take(moment)
-        return {"items": part}
+            if number % LOOK == 0:
+                held.append(memory())
+        told = [facts["held"] for facts in held if facts]
+        return {"items": part, **({"held": float(np.median(told))} if told else {})}
 
 
 def endless(recognizer: Recognizer, task: Task) -> tuple[Job, Mapping[str, Any]]:

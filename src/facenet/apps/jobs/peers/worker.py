@@ -65,7 +65,7 @@ def serve(
             else:
                 start = clock()
                 done = job(request["run"])
-                answer({"seconds": clock() - start, **done, **memory()})
+                answer({"seconds": clock() - start, **memory(), **done})
         except refusals as why:
             answer({"missing": str(why)})
 
