@@ -20,8 +20,8 @@ from facenet.apps.jobs.benching.runs import Ledger
 from facenet.apps.jobs.benching.session import Session
 from facenet.apps.jobs.benching.settings import BenchSettings
 from facenet.apps.jobs.benching.watching import again
-from facenet.apps.jobs.peers.worker import memory
 from facenet.apps.jobs.benching.whole import measure
+from facenet.apps.jobs.peers.worker import memory
 from facenet.errors import InputError, SettingsError
 from facenet.faces.embed import Embedder
 from facenet.images import read_video
