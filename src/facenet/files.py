@@ -44,8 +44,8 @@ def require_writable(path: Path) -> None:
     try:
         if not path.name or path.is_dir():
             raise IsADirectoryError(0, "there is a folder of that name")
-        with written(probe):
-            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
     except OSError as error:
         raise StorageError(
             f"Cannot write {str(path)[:300]}: {error.strerror}. Choose another place."

@@ -50,10 +50,10 @@ def run(*arguments) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
-def refused(*arguments) -> str:
-    """The sentence of a command that ends with 2 and prints nothing else."""
+def refused(*arguments, out="") -> str:
+    """The sentence of a command that ends with 2; out: what it prints all the same."""
     ran = run(*arguments)
-    assert (ran.code, ran.out) == (2, ""), ran
+    assert (ran.code, ran.out) == (2, out), ran
     return ran.sentence
 
 

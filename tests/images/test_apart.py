@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,23 +19,11 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 from clips import noise, write_clip
+from processes import children, state
 
 from facenet.errors import ImageError, InputError
 from facenet.images import ImageLimits, SourceSettings, open_source, read_video
 from facenet.images.apart import PLACES, Child, _listen, _message
-
-
-def children():
-    """The processes that this one started, also those that ended and were not asked for."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = place.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == os.getpid():
-            found.add(int(place.parent.name))
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -119,13 +108,6 @@ def test_the_child_ends_when_its_parent_does_and_ctrl_c_does_not_reach_it(tmp_pa
             break
         time.sleep(0.02)
     assert state(pid) in ("Z", None)
-
-
-def state(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
 
 
 def test_the_child_may_write_no_file_and_has_bounded_memory(tmp_path):
@@ -228,6 +210,23 @@ def with_reference(clip):
         size = int.from_bytes(out[at : at + 4], "big") + len(box) - old
         out[at : at + 4] = size.to_bytes(4, "big")
     return bytes(out[moov:])  # without the samples
+
+
+def test_a_limit_on_the_size_of_files_is_told_before_anything_starts(tmp_path):
+    """Shared memory counts as a file there; and none is left open."""
+    path = write_clip(tmp_path / "a.mp4", noise(5))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(InputError) as caught:
+            open_source(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value) == (
+        "The 1,440,006,144 bytes for frames cannot be shared with the process that decodes: File "
+        "too large. Raise the limits of this process (ulimit -f, ulimit -v), or pass ImageLimits "
+        "with fewer max_pixels."
+    )
 
 
 HOSTILE = [

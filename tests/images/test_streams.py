@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from clips import noise, write_clip
-from servers import http_server, live, rtsp_camera, whole
+from servers import h264, http_server, live, rtsp_camera, whole
 
 from facenet.errors import InputError, SettingsError
 from facenet.images import SourceSettings, open_source, read_video
-from facenet.images.addresses import find_address, public_name
-from facenet.images.apart import Told
+from facenet.images.addresses import Address, find_address, public_name
+from facenet.images.apart import Message, Told
 from facenet.images.connection import Connection, _Times
 from facenet.images.limits import LIMITS
+from facenet.images.session import Session
 from facenet.images.source import Source
 
 
@@ -111,7 +113,10 @@ def test_a_stalled_stream_is_told_or_stopped(tmp_path):
         frames = []
         with (
             open_source(f"http://{host}/a", settings) as source,
-            pytest.raises(InputError, match=r"because it gave no frame for 1.5 s; it was tri"),
+            pytest.raises(
+                InputError,
+                match=r"gave no frame for 1.5 s; it was not opened again, as reconnect is 0\.",
+            ),
         ):
             frames += source
             frames += source
@@ -120,6 +125,27 @@ def test_a_stalled_stream_is_told_or_stopped(tmp_path):
             stopping.start()
             assert [frame.number for frame in source] == list(range(len(frames) or 36))[:40]
             stopping.join()
+
+
+class Silent:
+    """A child that never says a word, and how long it was listened to."""
+
+    def __init__(self):
+        self.waits = []
+
+    def take(self, patience):
+        self.waits.append(patience)
+        return Message("silent")
+
+
+def test_a_stream_that_never_begins_is_told_with_the_seconds_that_were_waited():
+    """A process has 20 seconds to start, on top."""
+    child = Silent()
+    with pytest.raises(
+        InputError, match=r"^a could not be decoded: it gave no frame for 21\.5 s\."
+    ):
+        Session(child, "a", 1.5)
+    assert child.waits == [21.5]
 
 
 def test_a_stream_whose_decoder_is_killed_is_opened_again(tmp_path):
@@ -139,22 +165,6 @@ def test_a_stream_whose_decoder_is_killed_is_opened_again(tmp_path):
     assert (
         "because the process that decodes it was ended from outside (SIGKILL)" in source.notices[0]
     )
-
-
-def h264(pictures):
-    """The units of each picture, as a camera sends them."""
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.height, encoder.width = pictures[0].shape[:2]
-    encoder.pix_fmt, encoder.time_base, encoder.gop_size = "yuv420p", Fraction(1, 25), 1000
-    encoder.options = {"tune": "zerolatency", "x264-params": "repeat-headers=1"}
-    frames = []
-    for number, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts = number
-        data = b"".join(map(bytes, encoder.encode(frame)))
-        parts = data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
-        frames.append([part for part in parts if part])
-    return frames
 
 
 def test_an_rtsp_camera_gives_the_newest_frame_and_counts_the_others():
@@ -209,6 +219,47 @@ def test_nobody_there_no_such_protocol_and_no_camera():
         open_source("/dev/video93")
     with pytest.raises(SettingsError, match=r"always decoded in a process of their own"):
         open_source("rtsp://127.0.0.1/x", SourceSettings(apart=False))
+
+
+def camera(path):
+    """A device as FFmpeg is asked for it, whatever it is called."""
+    return Address(f"camera {path}", "camera", str(path), "v4l2", {"protocol_whitelist": "none"})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras have other readers elsewhere")
+def test_a_device_that_is_no_camera_is_told(tmp_path):
+    advice = (
+        ". Check that it is a camera, that you may read it (on Linux as one of the group video) "
+        "and that no other program uses it."
+    )
+    for path, reason in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "none", "No such file or directory"),
+        ("/dev/null", "Inappropriate ioctl for device"),
+    ):
+        with pytest.raises(InputError) as caught:
+            Connection(camera(path), SourceSettings(), LIMITS)
+        assert str(caught.value) == f"camera {path} cannot be opened: {reason}{advice}"
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="nothing here takes rights away")
+def test_a_camera_that_only_root_may_read(tmp_path):
+    """As root without the right to pass over the rights of files."""
+    device = tmp_path / "device"
+    device.touch(mode=0)
+    code = (
+        "import sys\nfrom facenet.images import SourceSettings\n"
+        "from facenet.images.addresses import Address\n"
+        "from facenet.images.connection import Connection\n"
+        "from facenet.images.limits import LIMITS\n"
+        "address = Address('camera x', 'camera', sys.argv[1], 'v4l2', {})\n"
+        "Connection(address, SourceSettings(), LIMITS)"
+    )
+    bound = ["--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ran = subprocess.run(
+        ["setpriv", *bound, sys.executable, "-c", code, device], capture_output=True, text=True
+    )
+    assert "camera x cannot be opened: Permission denied. Check that it is a camera, " in ran.stderr
 
 
 def test_hardware_that_is_not_there_is_told(tmp_path):

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import isfinite
 from queue import Empty, SimpleQueue
@@ -157,23 +157,43 @@ def _shared(size: int) -> tuple[mmap.mmap, int | str]:
     """Memory to share and how a child gets it: a descriptor, or a name on Windows.
 
     Only what is written to takes up memory. On Linux nobody can shrink it, so that reading it
-    never fails.
+    never fails. Raises InputError where a limit of this process is in the way.
     """
     if os.name == "nt":
         name = f"facenet-{secrets.token_hex(16)}"
         return mmap.mmap(-1, size, tagname=name), name  # type: ignore[call-arg,unused-ignore]
+    with ExitStack() as undo:
+        try:
+            handle = _unnamed()
+            undo.callback(os.close, handle)
+            os.ftruncate(handle, size)
+            memory = mmap.mmap(handle, size)
+        except OSError as error:
+            raise InputError(
+                f"The {size:,} bytes for frames cannot be shared with the process that decodes: "
+                f"{error.strerror}. Raise the limits of this process (ulimit -f, ulimit -v), or "
+                "pass ImageLimits with fewer max_pixels."
+            ) from error
+        _seal(handle)
+        undo.pop_all()
+    return memory, handle
+
+
+def _unnamed() -> int:
+    """A file in memory, or on the disk where there is none in memory, without a name."""
+    if sys.platform == "linux":
+        return os.memfd_create("facenet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _seal(handle: int) -> None:
+    """Keep its size as it is, where the system can."""
     if sys.platform == "linux":
         import fcntl
 
-        handle = os.memfd_create("facenet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, size)
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-        os.ftruncate(handle, size)
-    return mmap.mmap(handle, size), handle
 
 
 def _started(handles: list[int]) -> subprocess.Popen[bytes]:

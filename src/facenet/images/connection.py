@@ -140,11 +140,18 @@ class Connection:
             return
         if self._stopped.is_set():
             return
-        tries = self._settings.reconnect
+        tried = _tried(self._settings.reconnect)
         raise InputError(
             f"{self.name} was lost after {self._number:,} frames, at {self._times.last or 0:.2f} "
-            f"s, because {session.lost}; it was tried {tries} times to open it again.{problem}"
+            f"s, because {session.lost}; it was {tried}.{problem}"
         )
+
+
+def _tried(tries: int) -> str:
+    """How often a stream was opened again."""
+    if not tries:
+        return "not opened again, as reconnect is 0"
+    return f"tried {'once' if tries == 1 else f'{tries} times'} to open it again"
 
 
 class _Times:

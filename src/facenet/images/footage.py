@@ -7,6 +7,7 @@ get the limit of pixels too, so that a header that lies costs no memory.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -209,7 +210,7 @@ class Footage:
         self._skipping: Skipping | None = None
         self._container, self._stream, self._limits = container, stream, limits
         self._reformatter, self._turning = VideoReformatter(), Turning()
-        self._origin = stream.start_time
+        self._origin: Fraction | None = None  # when the first frame is shown, in seconds
         self._step = 1 / Fraction(stream.average_rate or stream.guessed_rate or RATE)
 
     def facts(self) -> VideoFacts:
@@ -230,8 +231,7 @@ class Footage:
         where the numbers of frames cannot be kept true otherwise."""
         stream = self._stream
         if start > 0 and stream.time_base and is_countable(self._container, stream):
-            target = int(Fraction(start) / stream.time_base) + (self._origin or 0)
-            self._skipping = Skipping(self._container, stream, target)
+            self._skipping = Skipping(self._container, stream, start)
 
     def frames(self) -> Iterator[tuple[int, float, VideoFrame]]:
         """Number, seconds and the frame itself of every frame that is whole."""
@@ -321,7 +321,8 @@ class Footage:
                 yield packet
         except (av.FFmpegError, OSError) as error:
             self.faults += 1
-            self.lost = getattr(error, "strerror", None) or "the connection was lost"
+            known = getattr(error, "errno", errno.EIO) != errno.EIO and error.strerror
+            self.lost = known or "the connection was lost"
 
     def _is_begun(self, frame: VideoFrame) -> bool:
         """Whether a frame is the keyframe that was gone to, or after it."""
@@ -353,23 +354,35 @@ class Footage:
         if frame.pts is None or base is None:
             time = self.end
         else:
-            first = not self.decoded and self._skipping is None
-            if self._origin is None or (first and frame.pts < self._origin):
-                self._origin = frame.pts  # Matroska may tell when the sound begins instead
-            time = (frame.pts - self._origin) * base
+            if self._origin is None:
+                self._origin = self._begins(frame.pts * base, base)
+            time = frame.pts * base - self._origin
         lasts = frame.duration * base if frame.duration and base else self._step
         self.end = max(self.end, time + lasts)
         return time
 
+    def _begins(self, shown: Fraction, base: Fraction) -> Fraction:
+        """When the first frame is shown. shown: when the first one that has a time is.
+
+        What the header says of it is not asked: it may be silent, and FFmpeg then takes the time
+        of the sound.
+        """
+        skipping = self._skipping
+        if skipping is None or skipping.keyframe is None or skipping.origin is None:
+            return shown - self.end
+        return skipping.origin * base
+
     def _promised(self) -> float | None:
         """How long the header says that the video is, in seconds."""
         stream, base = self._stream, self._stream.time_base
-        if self._container.format.name.split(",")[0] not in TIMED or base is None:
+        kind = self._container.format.name.split(",")[0]
+        if base is None or kind not in TIMED:
             return None
-        if stream.duration is not None:
-            return float(stream.duration * base)
-        last = _clock(stream.metadata.get("DURATION", ""))  # Matroska: when the last frame goes
-        return None if last is None else last - float((self._origin or 0) * base)
+        if kind != "matroska":
+            return None if stream.duration is None else float(stream.duration * base)
+        last = _clock(stream.metadata.get("DURATION", ""))  # when the last frame goes
+        began = (stream.start_time or 0) * base if self._origin is None else self._origin
+        return None if last is None else last - float(began)
 
 
 def _clock(text: str) -> float | None:

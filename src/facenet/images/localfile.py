@@ -16,11 +16,13 @@ def require_local(path: str | os.PathLike[str]) -> str:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"A video should be the path of a file; got {type(path).__name__}.")
     text = os.fsdecode(path)
+    if not text:
+        raise InputError("A video should be the path of a file; got an empty name.")
     name = text if len(text) <= 300 else f"{text[:150]}...{text[-50:]}"
     if "://" in text:
         raise InputError(
-            f"{name} is an address; facenet fetches nothing, and streams are not read. Download "
-            "it first."
+            f"{name} is an address; facenet fetches nothing here. Download it first, or read it "
+            "with open_source."
         )
     return name
 

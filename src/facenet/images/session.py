@@ -33,7 +33,7 @@ class Session:
 
     def __init__(self, child: Child, name: str, patience: float) -> None:
         self.name, self.skipped, self.lost = name, 0, ""
-        self.child, self._patience = child, patience
+        self.child, self._patience, self._waited = child, patience, 0.0
         facts = self._facts(self._next(patience + STARTING))
         rate, duration = facts["rate"], facts["duration_s"]
         frames = round(rate * duration) if rate and duration else None
@@ -63,6 +63,7 @@ class Session:
 
     def _next(self, patience: float) -> Message:
         """The next message that is more than a sign of life."""
+        self._waited = patience
         message = self.child.take(patience)
         while message.kind == "alive":
             message = self.child.take(patience)
@@ -82,7 +83,7 @@ class Session:
         if message.kind == "problem":
             raise message.value
         if message.kind == "silent":
-            self.lost = f"it gave no frame for {self._patience:g} s"
+            self.lost = f"it gave no frame for {self._waited:g} s"
         elif message.kind == "gone":
             self.lost = f"the process that decodes it {message.value}"
         elif message.kind == "end":

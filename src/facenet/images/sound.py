@@ -156,7 +156,8 @@ class Sound:
     def _beginning(self) -> list[Any]:
         """The packets of sound before the first of the pictures, which tells where 0 is.
 
-        The header alone does not: where it is silent, FFmpeg takes the time of the sound.
+        The header alone does not: where it is silent, FFmpeg takes the time of the sound. In a
+        recording that begins in the middle the first keyframe is the first that can be seen.
         """
         pictures, held = _pictures(self._container), list[Any]()
         if pictures is None:
@@ -165,8 +166,8 @@ class Sound:
         for packet in self._container.demux(self._stream, pictures):
             if packet.stream is self._stream:
                 held.append(packet)
-            elif packet.pts is not None and not packet.is_discard:
-                start = packet.pts if start is None else min(start, packet.pts)
+            elif packet.pts is not None and not packet.is_discard and packet.is_keyframe:
+                start = packet.pts
                 break
             if len(held) == HELD:
                 break

@@ -5,13 +5,21 @@ Used in the child process that decodes; see `facenet.images.decoder`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from facenet.errors import InputError
 from facenet.images.addresses import Address
 from facenet.images.footage import Footage, Opening, footage_in, open_container, pyav
 from facenet.images.limits import ImageLimits
+
+ADVICE: Mapping[str, str] = {
+    "camera": "Check that it is a camera, that you may read it (on Linux as one of the group "
+    "video) and that no other program uses it.",
+    "stream": "Check that it is there, that it gives video and no playlist, and the user and "
+    "password in the address.",
+}
+"""What to do about a source of each kind that cannot be opened."""
 
 
 @contextmanager
@@ -32,8 +40,7 @@ def open_stream(
     except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "it gives no video that can be read"
         raise InputError(
-            f"{address.name} cannot be opened: {str(reason)[:200]}. Check that it is there, that "
-            "it gives video and no playlist, and the user and password in the address."
+            f"{address.name} cannot be opened: {str(reason)[:200]}. {ADVICE[address.kind]}"
         ) from error
     with container:
         yield footage_in(container, address.name, limits, threads, notice)

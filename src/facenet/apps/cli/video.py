@@ -255,12 +255,13 @@ def _watch(
     reading, following, files = how
     outputs, settings = files.outputs(), following.settings(who.rates())
     with who.opened(recognition) as (recognizer, gallery), training_bar("video") as done:
+        telling = Telling(done=done, until_s=reading.seconds)
         people = who.people(recognizer)
         moments = watching(
             place, known=people, gallery=gallery, recognizer=recognizer, settings=settings,
             source=reading.settings(),
         )  # fmt: skip
-        summary = film_video(place, moments, outputs, Telling(done=done, until_s=reading.seconds))
+        summary = film_video(place, moments, outputs, telling)
         notice = recognition.licence_notice() if gallery is None else notice_of(gallery)
     _print(summary, output, notice, quiet=files.events == "-")
     return _code(summary, named=who.asked)

@@ -13,7 +13,7 @@ from facenet.apps.jobs.photos import Done, Photo, Stage, look, rows_of, spare_ph
 from facenet.errors import InputError
 from facenet.faces.draw import draw_faces, save_image
 from facenet.faces.strided import Strided
-from facenet.images import Frame, is_video_name, read_video, video_facts
+from facenet.images import Frame, SourceFacts, SourceSettings, is_video_name, open_source
 from facenet.types import Faces
 
 NAMES = "{:06}.jpg"
@@ -24,23 +24,24 @@ NAMES = "{:06}.jpg"
 class Watching:
     """How videos are watched.
 
-    strided: the detector and its stride. start, stop: seconds, see `read_video`. draw: folder for
-    annotated frames, or None.
+    strided: the detector and its stride. source: how files are read. draw: folder for annotated
+    frames, or None.
     """
 
     strided: Strided
-    start: float = 0.0
-    stop: float | None = None
+    source: SourceSettings = SourceSettings()
     draw: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remarks:
     """Filled while the rows come. faceless: places without a face. problems: why others could not
-    be used, or only in part, a sentence each."""
+    be used, or only in part, a sentence each. lengths: frames of each video that was opened, about.
+    """
 
     faceless: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
 
 def face_row(faces: Faces) -> list[tuple[dict[str, Any], str | None]]:
@@ -59,15 +60,16 @@ def watched_rows(
     """A row for each face of photos and videos, in their order, when it is found.
 
     A row has "photo", the file; in a video "frame", its number, and "time_s". stage: what sees
-    photos. done: called with the frames and photos done, and those there are in all, about.
+    photos. done: called with the frames and photos done, and those there are in all, about; a
+    video that is not opened yet counts for one.
     Raises InputError where an annotated copy would replace one of the places.
     """
     if watching.draw:
         spare_photos([place for place in places if not is_video_name(place.path)], watching.draw)
         _spare_frames(places, watching.draw)
-    expected = sum(_length(place.path, watching) for place in places)
     for seen, rows in enumerate(_steps(places, stage, watching, remarks), 1):
         yield from rows
+        expected = len(places) - len(remarks.lengths) + sum(remarks.lengths)
         done(seen, max(seen, expected))
 
 
@@ -105,10 +107,11 @@ def _videos(
     for video in videos:
         frames = faces_seen = 0
         try:
-            coming = read_video(video.path, start=watching.start, stop=watching.stop)
-            for frame, faces in watching.strided.watch(coming):
-                frames, faces_seen = frames + 1, faces_seen + len(faces)
-                yield _frame_rows(video, frame, faces, watching.draw)
+            with open_source(video.path, watching.source) as source:
+                remarks.lengths.append(_length(source.facts, watching.source))
+                for frame, faces in watching.strided.watch(source):
+                    frames, faces_seen = frames + 1, faces_seen + len(faces)
+                    yield _frame_rows(video, frame, faces, watching.draw)
         except InputError as error:
             remarks.problems.append(str(error))
         if frames and not faces_seen:
@@ -126,16 +129,10 @@ def _frame_rows(
     return [{**where, **row} for row, _ in described]
 
 
-def _length(path: Path, watching: Watching) -> int:
-    """How many frames a video gives, about, for the progress bar; of a photo, one."""
-    if not is_video_name(path):
-        return 1
-    try:
-        facts = video_facts(path)
-    except InputError:  # told when its turn comes
-        return 0
-    end = min(facts.duration_s or 0.0, watching.stop or float("inf"))
-    return max(0, round((end - watching.start) * (facts.rate or 0.0)))
+def _length(facts: SourceFacts, settings: SourceSettings) -> int:
+    """How many frames a video gives, about, for the progress bar."""
+    end = min(facts.duration_s or 0.0, settings.end)
+    return max(0, round((end - settings.start) * (facts.rate or 0.0)))
 
 
 def _spare_frames(places: Sequence[Photo], folder: Path) -> None:

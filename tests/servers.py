@@ -7,7 +7,11 @@ import socket
 import struct
 import threading
 from contextlib import contextmanager
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import av
+import cv2
 
 
 @contextmanager
@@ -71,6 +75,40 @@ def live(path, *, visits=99, stalls=False):
         handler.wfile.write(path.read_bytes())
         if stalls:
             over.wait()
+
+    return answer
+
+
+def h264(pictures):
+    """The units of each picture, as a camera sends them."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width = pictures[0].shape[:2]
+    encoder.pix_fmt, encoder.time_base, encoder.gop_size = "yuv420p", Fraction(1, 25), 1000
+    encoder.options = {"tune": "zerolatency", "x264-params": "repeat-headers=1"}
+    frames = []
+    for number, picture in enumerate(pictures):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts = number
+        data = b"".join(map(bytes, encoder.encode(frame)))
+        parts = data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
+        frames.append([part for part in parts if part])
+    return frames
+
+
+def pushed(pieces):
+    """A picture after the other as JPEG, as web cameras push them.
+
+    pieces: a function of (visit number from 0, event of the end) -> arrays, RGB.
+    """
+
+    def answer(handler, visit, over):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        for picture in pieces(visit, over):
+            data = cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            handler.wfile.write(head.encode() + data + b"\r\n")
 
     return answer
 
