@@ -10,7 +10,8 @@ from miniature import EXAMPLES, strict
 from PIL import Image
 from shell import refused, run
 
-from facenet.apps.jobs.trackscoring import STRIDES, Scoring, evaluate_tracking, tracking_text
+from facenet.apps.jobs.following import STRIDES
+from facenet.apps.jobs.trackscoring import Scoring, evaluate_tracking, tracking_text
 from facenet.apps.jobs.visitscoring import VISIT_STRIDES
 from facenet.data.cutouts import HALF
 from facenet.errors import DataError, SettingsError

@@ -22,6 +22,7 @@ from facenet.apps.cli.evaluating import (
 )
 from facenet.apps.cli.flags import Deciding, Output, Recognition, command, flag
 from facenet.apps.cli.outlet import bar
+from facenet.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,23 @@ class Following:
     together: int = flag(5, "People in a clip, at the most.")
     seconds: float = flag(5.0, "Length of a clip, at 25 frames a second.")
     seed: int = flag(0, "Seed of all draws: the same clips again.")
+
+    def require_place(self, place: Path, truth: Path | None) -> None:
+        """Raises SettingsError for a video without its truth, and for a flag of clips with it."""
+        from facenet.images import is_video_name
+
+        if truth is None and is_video_name(place) and not place.is_dir():
+            raise SettingsError(
+                f"{str(place)[:300]} is a video, and who is where in it is not known. Say so with "
+                "--truth GT.txt, or give a folder of people."
+            )
+        given, usual = asdict(self), asdict(Following())
+        names = [name for name in given if given[name] != usual[name]]
+        if truth is not None and names:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise SettingsError(
+                f"{flags} would change nothing: no clips are made with --truth. Leave it out."
+            )
 
 
 app = typer.Typer(help="Accuracy and error rates on a data set.", no_args_is_help=True)
@@ -287,18 +305,36 @@ def overlap(
 @app.command()
 @command
 def tracking(
-    images: Annotated[Path, typer.Argument(help="Folder: a picture or a sub-folder per person.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|VIDEO",
+            help="Folder: a picture or a sub-folder per person. Or a video, with --truth.",
+        ),
+    ],
     output: Output,
     recognition: Recognition,
     following: Following,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Who is where in VIDEO: a gt.txt of MOTChallenge, ids from 1."),
+    ] = None,
 ) -> int:
-    """How well faces are followed through clips.
+    """How well faces are followed.
 
-    Clips of these people are made, with the truth about every frame, and followed in every frame
-    and in every second, fourth and eighth, with and without embeddings. Then they are watched as
-    `facenet video` does: is each visit reported once, and by the right name? Half of the people
-    are known, by their third picture where there is one.
+    In clips that are made of the people in DIR, with the truth about every frame, or in VIDEO:
+    followed in every frame and in every second, fourth and eighth, with and without embeddings.
+    Then watched as `facenet video` does: is each visit reported once? In clips also: by the right
+    name? Half of the people are known, by their third picture where there is one.
     """
+    following.require_place(images, truth)
+    if truth is not None:
+        from facenet.apps.jobs.truthscoring import evaluate_video, video_text
+
+        with bar("frames") as done:
+            found = evaluate_video(images, truth, recognition.recognizer(), done=done)
+        answer(found, video_text, output)
+        return 0
     from facenet.apps.jobs.trackscoring import Scoring, evaluate_tracking, tracking_text
 
     how, recognizer = Scoring(**asdict(following)), recognition.recognizer()

@@ -1,28 +1,26 @@
 """How well faces are followed: clips with known truth, made of a folder of people.
 
-The clips are made by `data.movingfaces`; every frame of them is looked at once, and the tracker is
-then told of every frame, of every second, fourth and eighth, with and without embeddings. Between
-these frames it says itself where the faces are. Faces of which less than half can be seen may be
-found or not. A person who is away for longer than a track may be lost counts as somebody new.
-Whether each visit is reported once, and by the right name, is judged by `visitscoring`.
+The clips are made by `data.movingfaces`. Every frame of them is looked at once, and then followed
+as `following` has it. Faces of which less than half can be seen may be found or not. A person who
+is away for longer than a track may be lost counts as somebody new. Whether each visit is reported
+once, and by the right name, is judged by `visitscoring`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from facenet.apps.jobs.following import Looked, follow_lines, follow_rows
 from facenet.apps.jobs.gather import Done
 from facenet.apps.jobs.visitscoring import (
     SEEN,
     There,
     fitting_gone_s,
-    table_lines,
     visit_rows,
     visits_text,
     watch_clip,
@@ -30,17 +28,15 @@ from facenet.apps.jobs.visitscoring import (
 from facenet.data.folders import read_people
 from facenet.data.movingfaces import KINDS, ClipSettings, MovingClip, Portrait, moving_clip
 from facenet.errors import DataError, ImageError, SettingsError
-from facenet.evaluate.tracking import Labelled, TrackScore, score_tracks, sum_scores
+from facenet.evaluate.tracking import Labelled
 from facenet.faces.detect import select_faces
-from facenet.faces.track import Tracker, TrackSettings
+from facenet.faces.track import TrackSettings
 from facenet.gallery.compare import People
 from facenet.images import load_image
 from facenet.recognizer import Recognizer
 from facenet.types import Faces, ImageArray
 from facenet.video.identity import rates_of
 
-STRIDES = (1, 2, 4, 8)
-"""Every so many frames is detected."""
 PICTURES = 2
 """Pictures of a person that are shown; the next one, where there is one, makes them known."""
 LOOKS = (((1.0, 5.0), 0.0, 0.0), ((1.0, 3.0), 4.0, 0.8), ((3.0, 9.0), 0.0, 0.8))
@@ -65,19 +61,6 @@ class Scoring:
         for name, low in least.items():
             if not low <= (value := getattr(self, name)) <= 10000:
                 raise SettingsError(f"{name} should be {low} to 10000; got {value}.")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Looked:
-    """A clip as the models saw it: truth and faces of each frame, and seconds of work. truth: with
-    a number of their own for those who come again."""
-
-    names: tuple[str, ...]
-    there: list[There]
-    truth: list[Labelled]
-    faces: list[Faces]
-    detecting: list[float]
-    embedding: list[float]
 
 
 def evaluate_tracking(
@@ -105,18 +88,13 @@ def evaluate_tracking(
             watch_clip(clip, seen.there, seen.faces, recognizer, known=known, track=settings)
         )
         done(number + 1, how.clips)
-    rows = [
-        _row(looked, stride, replace(settings, appearance=weight))
-        for weight in dict.fromkeys((0.0, settings.appearance))
-        for stride in STRIDES
-    ]
     named = len(known.names) if known else 0
     return {
         "dataset": folder.resolve().name,
         "model": recognizer.embedder.card.name,
         "people": len(shown),
         "kinds": list(KINDS[: how.clips]),
-        "rows": rows,
+        "rows": follow_rows(looked, settings),
         "visits": {
             "known": named,
             "unseen": unseen,
@@ -130,20 +108,7 @@ def evaluate_tracking(
 
 def tracking_text(found: dict[str, Any]) -> str:
     """The rows as tables for a person: of tracks, then of visits."""
-    columns = {
-        "stride": "stride",
-        "embeddings": "embeddings",
-        "clips": "clips",
-        "people": "people",
-        "mota": "MOTA",
-        "idf1": "IDF1",
-        "switches": "switches",
-        "fragmentations": "fragments",
-        "misses": "misses",
-        "false_positives": "false",
-        "frames_per_second": "frames/s",
-    }
-    return "\n".join([*table_lines(columns, found["rows"]), "", visits_text(found["visits"])])
+    return "\n".join([*follow_lines(found["rows"]), "", visits_text(found["visits"])])
 
 
 def _drawn(folder: Path, how: Scoring) -> dict[str, list[Path]]:
@@ -234,17 +199,12 @@ def _clips(portraits: Sequence[Portrait], how: Scoring) -> Iterator[MovingClip]:
         yield moving_clip(portraits, kind, settings=settings, seed=how.seed + number)
 
 
-def _look(clip: MovingClip, recognizer: Recognizer, lost_s: float) -> _Looked:
-    """Detect and embed every frame of a clip."""
+def _look(clip: MovingClip, recognizer: Recognizer, lost_s: float) -> Looked:
+    """Detect and embed every frame of a clip. Who comes again has a number of their own."""
     begun = _beginnings(clip, lost_s)
-    looked = _Looked(clip.names, [], [], [], [], [])
+    looked = Looked(clip.names)
     for frame in clip:
-        start = perf_counter()
-        faces = recognizer.detector.detect([frame.image])[0]
-        middle = perf_counter()
-        faces = recognizer.embedder.embed([frame.image], [faces])[0]
-        looked.detecting.append(middle - start)
-        looked.embedding.append(perf_counter() - middle)
+        looked.look(frame.image, recognizer)
         ids = [
             person * len(clip) + max(0, sum(start <= frame.time_s for start in begun[person]) - 1)
             for person in frame.people.tolist()
@@ -252,7 +212,6 @@ def _look(clip: MovingClip, recognizer: Recognizer, lost_s: float) -> _Looked:
         size = (clip.settings.width, clip.settings.height)
         looked.there.append(There(frame.time_s, size, frame.boxes, frame.people, frame.shown))
         looked.truth.append(Labelled(frame.boxes, np.array(ids), frame.shown >= SEEN))
-        looked.faces.append(faces)
     return looked
 
 
@@ -265,49 +224,3 @@ def _beginnings(clip: MovingClip, lost_s: float) -> list[list[float]]:
             begun[visit.person].append(visit.from_s)
         last[visit.person] = visit.to_s
     return begun
-
-
-def _row(looked: Sequence[_Looked], stride: int, settings: TrackSettings) -> dict[str, Any]:
-    """What comes of a stride, over all clips."""
-    spent, scores, people = 0.0, [], 0
-    for clip in looked:
-        start = perf_counter()
-        found = _followed(clip, stride, settings)
-        spent += perf_counter() - start + sum(clip.detecting[::stride])
-        spent += sum(clip.embedding[::stride]) if settings.appearance else 0.0
-        scores.append(score_tracks(clip.truth, found))
-        people += len(clip.names)
-    total = sum_scores(scores)
-    return {
-        "stride": stride,
-        "embeddings": settings.appearance > 0,
-        "clips": len(looked),
-        "people": people,
-        "visits": total.people,
-        **_values(total),
-        "frames_per_second": total.frames / max(spent, 1e-9),
-    }
-
-
-def _values(score: TrackScore) -> dict[str, Any]:
-    names = ("frames", "faces", "boxes", "tracks", "mota", "idf1", "idp", "idr", "overlap")
-    counts = ("switches", "fragmentations", "misses", "false_positives")
-    return {name: getattr(score, name) for name in (*names, *counts)}
-
-
-def _followed(clip: _Looked, stride: int, settings: TrackSettings) -> list[Labelled]:
-    """The tracks of each frame, as soon as they can be told."""
-    tracker, found = Tracker(settings), []
-    for number, (there, faces) in enumerate(zip(clip.there, clip.faces, strict=True)):
-        if number % stride:
-            shown = tracker.predict(there.time_s)
-        else:
-            shown = tracker.update(faces if settings.appearance else _plain(faces), there.time_s)
-        ids = np.zeros(0, np.int64) if shown.track_id is None else shown.track_id
-        found.append(Labelled(shown.boxes[ids > 0], ids[ids > 0]))
-    return found
-
-
-def _plain(faces: Faces) -> Faces:
-    """Faces without their embeddings."""
-    return faces.with_(embedding=None, contract=None)

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise, tee
+from itertools import pairwise
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from facenet.apps.jobs.rewatching import rewatch
 from facenet.data.movingfaces import MovingClip
 from facenet.evaluate.tracking import box_overlap
-from facenet.faces.embed import Embedder
 from facenet.faces.track import TrackSettings
 from facenet.gallery.compare import People
 from facenet.images import Frame
 from facenet.recognizer import Recognizer
-from facenet.types import Faces, FloatArray, ImageArray, IntArray
+from facenet.types import Faces, FloatArray, IntArray
 from facenet.video.events import ARRIVED, LEFT, NAMED, VideoEvent
 from facenet.video.settings import WatchSettings
-from facenet.video.watch import Watching, watch
 
 VISIT_STRIDES = (1, 3, 8)
 """Every so many frames is looked at."""
@@ -129,12 +128,21 @@ def score_visits(
 ) -> VisitScore:
     """Judge the events of a clip. there: the truth about each frame, from number 0. names: of the
     people. known: who might be named; None: names are not judged."""
-    tally = _Tally(len(visits))
-    for event in events:
-        if event.type in (ARRIVED, NAMED, LEFT):
-            tally.add(event, _person(event, there[event.frame]), visits)
+    tally = _tally(there, visits, events)
     score = tally.score(visits)
     return score if known is None else score + _named(visits, tally.events, names, set(known))
+
+
+def count_arrivals(
+    there: Sequence[There], visits: Sequence[Stay], events: Iterable[VideoEvent]
+) -> list[int]:
+    """How many arrivals each visit has. there: the truth about each frame, from number 0."""
+    return _tally(there, visits, events).arrivals()
+
+
+def lasting(visit: Stay) -> bool:
+    """Whether a face can be seen for more than a moment."""
+    return visit.seen_s >= MOMENT_S - 1e-9
 
 
 def watch_clip(
@@ -152,23 +160,21 @@ def watch_clip(
     Returns a score for (with names, stride). Frames are drawn once for all and few are held.
     """
     gone_s = fitting_gone_s(there)
-    ways = [(who, stride) for who in dict.fromkeys((None, known)) for stride in VISIT_STRIDES]
-    watchings: list[Watching] = []
-    for (who, stride), feed in zip(ways, tee(_frames(clip), len(ways)), strict=True):
-        replay = Replay(recognizer, looked)
-        how = WatchSettings(stride=stride, gone_s=gone_s, portraits=0, track=track)
-        parts = replay.recognizer()
-        watchings.append(watch(replay.frames(feed), known=who, recognizer=parts, settings=how))
+    ways = [
+        (who, WatchSettings(stride=stride, gone_s=gone_s, portraits=0, track=track))
+        for who in dict.fromkeys((None, known))
+        for stride in VISIT_STRIDES
+    ]
     events: list[list[VideoEvent]] = [[] for _ in ways]
-    for moments in zip(*watchings, strict=True):
+    for moments in rewatch(_frames(clip), looked, recognizer, ways):
         for list_, moment in zip(events, moments, strict=True):
             list_ += moment.events
     visits = stays(there, gone_s)
     return {
-        (who is not None, stride): score_visits(
+        (who is not None, how.stride): score_visits(
             there, visits, found, clip.names, known=None if who is None else who.names
         )
-        for (who, stride), found in zip(ways, events, strict=True)
+        for (who, how), found in zip(ways, events, strict=True)
     }
 
 
@@ -204,12 +210,12 @@ def table_lines(columns: dict[str, str], rows: Sequence[dict[str, Any]]) -> list
 
 
 _NAMES = ("right", "wrong", "unknown", "strangers", "named")
-_COLUMNS = {
-    "known": "known", "stride": "stride", "visits": "visits", "arrived": "arrived", "once": "once",
+COUNTS = {
+    "stride": "stride", "visits": "visits", "arrived": "arrived", "once": "once",
     "missed": "missed", "excess": "too many", "left_median_s": "left +-s", "left_max_s": "at most",
-    "right": "right", "wrong": "wrong", "unknown": "unknown", "strangers": "strangers",
-    "named": "named",
 }  # fmt: skip
+"""Columns of a table of visits, without names."""
+_COLUMNS = {"known": "known", **COUNTS, **{name: name for name in _NAMES}}
 
 
 def _cell(value: Any) -> str:
@@ -229,36 +235,6 @@ def _span(values: Sequence[float]) -> str:
 
 def _frames(clip: MovingClip) -> Iterator[Frame]:
     return (Frame(frame.number, frame.time_s, frame.image) for frame in clip)
-
-
-class Replay:
-    """A detector and an embedder that say again what was said of the frame at hand.
-
-    looked: faces of each frame with embeddings, by the number of the frame.
-    """
-
-    def __init__(self, recognizer: Recognizer, looked: Sequence[Faces]) -> None:
-        self._own, self._looked, self._number = recognizer, looked, 0
-        self.card, self.contract = recognizer.embedder.card, recognizer.embedder.contract
-
-    def recognizer(self) -> Recognizer:
-        """These two with the rates of the model that they speak for."""
-        return Recognizer.from_parts(self, cast(Embedder, self), self._own.calibration)
-
-    def frames(self, feed: Iterable[Frame]) -> Iterator[Frame]:
-        """Frames as they are; the last one that was given is at hand."""
-        for frame in feed:
-            self._number = frame.number
-            yield frame
-
-    def detect(self, images: Sequence[ImageArray]) -> list[Faces]:
-        """The faces of the frame at hand, uint8 (H, W, 3), the only one of `images`."""
-        return [self._looked[self._number].with_(embedding=None, contract=None)]
-
-    def embed(self, images: Sequence[ImageArray], faces: Sequence[Faces]) -> list[Faces]:
-        """The faces that `detect` gave, with their embeddings, float32 (n, d)."""
-        seen = self._looked[self._number]
-        return [faces[0].with_(embedding=seen.embedding, contract=seen.contract)]
 
 
 class _Tally:
@@ -282,22 +258,30 @@ class _Tally:
             self.nobody += person is None
             self.unseen += person is not None
 
+    def arrivals(self) -> list[int]:
+        """Of each visit."""
+        return [sum(event.type == ARRIVED for event in mine) for mine in self.events]
+
     def score(self, visits: Sequence[Stay]) -> VisitScore:
         """What was counted, without names."""
-        counts = [sum(event.type == ARRIVED for event in mine) for mine in self.events]
-        lasting = [
-            count
-            for count, visit in zip(counts, visits, strict=True)
-            if visit.seen_s >= MOMENT_S - 1e-9
-        ]
+        counts = self.arrivals()
+        long = [count for count, visit in zip(counts, visits, strict=True) if lasting(visit)]
         return VisitScore(
-            visits=len(lasting),
+            visits=len(long),
             arrived=sum(counts) + self.nobody + self.unseen,
-            once=lasting.count(1),
-            missed=lasting.count(0),
+            once=long.count(1),
+            missed=long.count(0),
             excess=sum(max(0, count - 1) for count in counts) + self.nobody,
             left=tuple(self.left),
         )
+
+
+def _tally(there: Sequence[There], visits: Sequence[Stay], events: Iterable[VideoEvent]) -> _Tally:
+    tally = _Tally(len(visits))
+    for event in events:
+        if event.type in (ARRIVED, NAMED, LEFT):
+            tally.add(event, _person(event, there[event.frame]), visits)
+    return tally
 
 
 def _person(event: VideoEvent, there: There) -> int | None:
