@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -123,24 +126,63 @@ def test_a_video_without_a_frame_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "who.html").exists()
 
 
+@contextmanager
+def small_disk():
+    """Files may have 4 KiB, as on a disk that is almost full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_an_output_that_fails_is_left_out_and_the_others_go_on(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    outputs = Outputs(draw=blocked / "film.mp4", events=str(tmp_path / "events.jsonl"))
-    said = film_video("reel", watching(), outputs)
-    assert len(said["problems"]) == 1
-    assert str(blocked) in said["problems"][0]
+    film, events = tmp_path / "film.mp4", tmp_path / "events.jsonl"
+    with small_disk():
+        said = film_video("reel", watching(), Outputs(draw=film, events=str(events)))
+    (problem,) = said["problems"]
+    assert problem.startswith(f"Cannot write {film}: File too large. Choose another place, ")
     assert said["frames"] == COUNT
     assert [kind for kind, _, _ in events_of(tmp_path)].count("left") == 2
+    assert list(tmp_path.iterdir()) == [events]
 
 
 def test_without_any_output_left_it_does_not_go_on(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    run = watching()
-    said = film_video("reel", run, Outputs(draw=blocked / "film.mp4"))
+    with small_disk():
+        said = film_video("reel", watching(), Outputs(draw=tmp_path / "film.mp4"))
     assert len(said["problems"]) == 1
     assert said["stopped"]
+    assert 0 < said["frames"] < COUNT
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"draw": "film.mp4"},
+        {"events": "events.csv"},
+        {"tracks": "tracks.json"},
+        {"subtitles": "who.srt"},
+        {"timeline": "who.html"},
+        {"portraits": "faces"},
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(output, tmp_path):
+    """A folder that is a file, and a folder in the place of the file."""
+    (tmp_path / "blocked").write_text("")
+    ((name, file),) = output.items()
+    places = [tmp_path / "blocked" / file]
+    if name != "portraits":
+        (tmp_path / file).mkdir()
+        places.append(tmp_path / file)
+    there = sorted(tmp_path.iterdir())
+    for place in places:
+        told = str(place) if name == "events" else place
+        run = watching()
+        with pytest.raises(FacenetError, match=re.escape(str(tmp_path))):
+            film_video("reel", run, Outputs(**{name: told}))
+        assert run.frames == 0
+    assert sorted(tmp_path.iterdir()) == there
 
 
 def test_a_film_that_is_abandoned_leaves_no_file_and_no_thread(tmp_path):
@@ -155,12 +197,13 @@ def test_a_film_that_is_abandoned_leaves_no_file_and_no_thread(tmp_path):
 
 def test_a_film_whose_thread_died_says_why_and_never_blocks(tmp_path):
     moments = list(watching())
-    (tmp_path / "file").write_text("")
-    sink = FilmSink(FilmPlan(tmp_path / "file" / "film.mp4"))
-    with pytest.raises(StorageError, match="film.mp4"):
-        for moment in moments * AHEAD:
-            sink.take(moment)
-    sink.abandon()
+    with small_disk():
+        sink = FilmSink(FilmPlan(tmp_path / "film.mp4"))
+        with pytest.raises(StorageError, match="film.mp4"):
+            for moment in moments * AHEAD:
+                sink.take(moment)
+        sink.abandon()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_at_one_time_come_one_after_the_other(tmp_path):

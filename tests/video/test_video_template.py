@@ -29,12 +29,13 @@ def test_quality_is_the_product_of_its_parts() -> None:
     expected = 0.5 * 0.5 * 0.6 * 0.9
     assert face_quality({**measures, "detection_score": 0.9}) == pytest.approx(expected)
     assert face_quality({"detection_score": 0.7}) == pytest.approx(0.7)
+    assert face_quality({"inside": 0.75, "detection_score": 0.7}) == pytest.approx(0.5 * 0.7)
 
 
 @pytest.mark.parametrize(
     "worse",
     [{"face_size": 16.0}, {"sharpness": 5.0}, {"yaw": 0.9}, {"pitch": -0.8},
-     {"detection_score": 0.4}],
+     {"detection_score": 0.4}, {"inside": 0.6}],
 )  # fmt: skip
 def test_each_measure_lowers_the_quality_and_none_to_nothing(worse) -> None:
     assert 0 < face_quality({**GOOD, **worse}) < face_quality(GOOD)
@@ -101,3 +102,29 @@ def test_two_templates_of_a_person_become_one() -> None:
     joined.absorb(filled(*two))
     np.testing.assert_allclose(joined.vector, filled(*one, *two).vector, atol=1e-6)
     assert joined.faces == 7
+
+
+def test_poor_faces_in_between_do_not_hide_that_it_is_somebody_else() -> None:
+    """They agree with nobody: not with those before, and they do not speak for the newcomer."""
+    template = filled(*(look("Ada", seed) for seed in range(8)))
+    given = [look("Bob", seed, SURE if seed % 2 else SURE / 2) for seed in range(2 * DOUBTS)]
+    found = [template.add(one) for one in given]
+    assert found[:-1] == [None] * (len(given) - 1)
+    assert [one.quality for one in found[-1]] == [SURE] * DOUBTS
+    assert template.vector @ looks("Ada") > 0.9
+
+
+def test_after_an_absence_only_a_face_like_the_template_counts() -> None:
+    template = filled(*(look("Ada", seed) for seed in range(8)))
+    for seed in range(3):
+        assert template.add(look("Bob", seed, SURE / 2), back=True) is None
+        assert (template.faces, template.liked) == (8, False)
+    template.add(look("Ada", 9, SURE / 2), back=True)
+    assert (template.faces, template.liked) == (9, True)
+
+
+def test_one_good_face_or_two_that_count_are_fit() -> None:
+    assert not Template(0.2).fit
+    assert not filled(look("Ada", 0, SURE / 2)).fit
+    assert filled(look("Ada", 0, SURE)).fit
+    assert filled(look("Ada", 0, 0.05), look("Ada", 1, 0.05)).fit

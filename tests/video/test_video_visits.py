@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import toy_faces
+from fakes import ToyDetector, toy_faces
 from scenes import CARD, faces_of, frame, known_people, looks, told, visits, walk
 
 from facenet import vectors
 from facenet.faces.track import TrackSettings
 from facenet.types import Faces
+from facenet.video.looking import Looking, share_inside
 from facenet.video.settings import WatchSettings
 
 HERE, THERE = (10, 30, 50, 78), (120, 30, 160, 78)
@@ -23,6 +24,7 @@ class Story:
     def __init__(self, *names, **more):
         self.visits = visits(*names, **more)
         self.events, self.step, self.shown = [], 0, []
+        self.quality = 0.8
 
     def see(self, time_s, *there, ended=()):
         """there: (tracker's number, name, box)."""
@@ -30,10 +32,17 @@ class Story:
         faces = faces_of(*((n, box) for _, n, box in there), seed=self.step)
         faces = faces.with_(track_id=np.array([track for track, _, _ in there], np.int64))
         seen = frame(self.step, time_s)
-        new = self.visits.update(seen, faces, [0.8] * len(faces), ended)
+        new = self.visits.update(seen, faces, [self.quality] * len(faces), ended)
         self.events += new
         self.shown.append(self.visits.numbers(faces.track_id).tolist())
         return told(new)
+
+    def poor(self, time_s, *there):
+        """As `see`, with faces that are hardly good enough to count."""
+        before, self.quality = self.quality, 0.05
+        new = self.see(time_s, *there)
+        self.quality = before
+        return new
 
     def over(self):
         self.events += self.visits.finish(1e3)
@@ -301,3 +310,145 @@ def test_a_glimpse_elsewhere_is_somebody():
     story.see(2.2, (2, "Bob", THERE))
     story.see(9.0)
     assert [kind for kind, _, _ in story.over()].count("arrived") == 2
+
+
+def test_a_poor_glimpse_is_nobody():
+    story = Story("Ada")
+    for step in range(20):
+        story.see(step / 10, (1, "Ada", HERE))
+    story.poor(2.2, (2, "Bob", THERE))
+    for step in range(23, 60):
+        story.see(step / 10, (1, "Ada", HERE))
+    assert story.over() == [("arrived", 1, "Ada"), ("left", 1, "Ada")]
+    assert story.visits.count == len(story.visits.tracks()) == 1
+
+
+def test_a_glimpse_is_of_whom_it_overlaps_most():
+    """Bob left last in the list, Ada at the place of the glimpse."""
+    nearby = (75, 30, 115, 78)
+    story = Story("Ada", "Bob", settings=WatchSettings(gone_s=1.0))
+    for step in range(8):
+        story.see(step / 10, (1, "Ada", HERE), (2, "Bob", nearby))
+    story.poor(1.0, (3, "Zoe", HERE))
+    story.see(9.0)
+    assert sorted(story.over())[2:] == [("left", 1, "Ada"), ("left", 2, "Bob")]
+    left = {event.person: event.time_s for event in story.events if event.type == "left"}
+    assert left == {"Ada": 1.0, "Bob": pytest.approx(0.7)}
+
+
+def test_a_glimpse_before_somebody_comes_is_theirs():
+    story = Story("Ada")
+    story.poor(0.0, (1, "Zoe", HERE))
+    for step in range(3, 40):
+        story.see(step / 10, (2, "Ada", HERE))
+    assert story.over() == [("arrived", 2, "Ada"), ("left", 2, "Ada")]
+
+
+def test_a_stranger_waits_while_somebody_is_out_of_sight_who_it_may_be():
+    """Half hidden at first: the faces say who it is only when they are many."""
+    story = Story()
+    for step in range(8):
+        story.see(step / 10, (1, "Zoe", HERE))
+    for step in range(5):
+        assert story.see(1.5 + step / 10, (2, "hidden", THERE)) == []
+    for step in range(12):
+        assert story.see(2 + step / 10, (2, "Zoe", THERE)) == []
+    assert story.over() == [("arrived", 1, "unknown 1"), ("left", 1, "unknown 1")]
+    assert story.events[-1].time_s == pytest.approx(3.1)
+
+
+def test_nobody_leaves_while_a_newcomer_may_be_them():
+    story = Story(settings=WatchSettings(gone_s=1.0))
+    for step in range(8):
+        story.see(step / 10, (1, "Zoe", HERE))
+    for step in range(5):
+        assert story.see(1.5 + step / 10, (2, "hidden", THERE)) == []
+    for step in range(12):
+        story.see(2 + step / 10, (2, "Zoe", THERE))
+    assert story.over() == [("arrived", 1, "unknown 1"), ("left", 1, "unknown 1")]
+
+
+def test_a_newcomer_who_is_somebody_else_keeps_nobody_here():
+    story = Story(settings=WatchSettings(gone_s=1.0))
+    for step in range(8):
+        story.see(step / 10, (1, "Zoe", HERE))
+    for step in range(30):
+        story.see(1.5 + step / 10, (2, "Yan", THERE))
+    arrived = [(e.time_s, e.reported_s) for e in story.events if e.type == "arrived"]
+    left = [(e.time_s, e.reported_s) for e in story.events if e.type == "left"]
+    assert arrived == [(0.0, 0.7), (1.5, pytest.approx(3.5))]
+    assert left == [(pytest.approx(0.7), pytest.approx(3.5))]
+
+
+def test_a_track_that_ends_where_another_comes_back_is_the_same_visit():
+    """The tracker gives a face a new number for a while, and then the old one again."""
+    story = Story()
+    for step in range(8):
+        story.see(step / 10, (1, "Zoe", HERE))
+    for step in range(12):
+        story.see(2 + step / 10, (2, "hidden", THERE))
+    for step in range(20):
+        story.see(3.2 + step / 10, (1, "Zoe", THERE))
+    assert story.over() == [("arrived", 1, "unknown 1"), ("left", 1, "unknown 1")]
+
+
+def test_the_edge_of_a_newcomer_is_no_return():
+    """A lost track takes a face elsewhere, which never is like the one that it was of."""
+    story = Story("Ada")
+    for step in range(8):
+        story.see(step / 10, (1, "Ada", HERE))
+    story.see(1.0)
+    for step in range(5):
+        story.poor(2 + step / 10, (1, "Bob", THERE))
+    story.see(9.0)
+    assert story.over() == [("arrived", 1, "Ada"), ("left", 1, "Ada")]
+    assert story.events[-1].time_s == pytest.approx(0.7)
+    (track,) = story.visits.tracks()
+    assert track.spans == ((0.0, pytest.approx(0.7)),)
+
+
+def test_a_newcomer_whom_a_lost_track_took_begins_where_they_were_first_seen():
+    story = Story("Ada", "Bob")
+    for step in range(8):
+        story.see(step / 10, (1, "Ada", HERE))
+    story.see(1.0)
+    for step in range(4):
+        story.poor(2 + step / 10, (1, "Bob", THERE))
+    for step in range(4):
+        story.see(2.4 + step / 10, (1, "Bob", THERE))
+    assert story.over() == [
+        ("arrived", 1, "Ada"), ("arrived", 2, "Bob"), ("left", 1, "Ada"), ("left", 2, "Bob"),
+    ]  # fmt: skip
+    assert [round(event.time_s, 3) for event in story.events] == [0.0, 2.0, 0.7, 2.7]
+
+
+def test_two_who_begin_at_one_time_begin_at_two_places():
+    """The first sighting of each is a face of its own, the one that is like it."""
+    near, far = (60, 30, 100, 78), (85, 30, 125, 78)
+    story = Story("Ada", "Bob")
+    story.see(0.0, (0, "Ada", near), (0, "Bob", far))
+    story.see(0.1, (1, "Ada", far), (2, "Bob", near))
+    boxes = {event.person: event.box.tolist() for event in story.events}
+    assert boxes == {"Ada": list(near), "Bob": list(far)}
+
+
+def test_the_edge_of_a_face_and_then_the_whole_are_one_visit():
+    """Three faces cut off, unlike those after them, before anything was reported."""
+    story = Story(settings=WatchSettings(settle=12))
+    for step in range(3):
+        story.see(step / 10, (1, "edge", HERE))
+    for step in range(3, 20):
+        story.see(step / 10, (1, "Zoe", HERE))
+    assert story.over() == [("arrived", 1, "unknown 1"), ("left", 1, "unknown 1")]
+    assert story.events[0].time_s == 0.0
+    assert float(vectors.similarity(story.visits.tracks()[0].template, looks("Zoe"))) > 0.95
+
+
+def test_a_face_that_an_edge_cuts_off_is_worth_less():
+    """Twins in a picture that looks the same everywhere, one of them a fifth outside."""
+    image = np.tile(np.array([[[90], [160]]], np.uint8), (120, 100, 3))
+    found = toy_faces((40, 30, 80, 78), (168, 30, 208, 78))
+    looking = Looking(ToyDetector(lambda _: found), None, WatchSettings(), lambda _: True)
+    faces, quality = looking.see(image, None)
+    np.testing.assert_allclose(share_inside(faces.boxes, image), [1.0, 0.8], atol=1e-6)
+    assert quality[1] < 0.7 * quality[0]

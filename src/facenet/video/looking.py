@@ -48,7 +48,11 @@ class Looking:
         of a face that cannot be embedded the vector is zero, and so is the quality.
         """
         faces = next(self._strided.frames([image]))
-        quality = [face_quality(measures) for measures in measure_faces(image, faces)]
+        inside = share_inside(faces.boxes, image).tolist()
+        quality = [
+            face_quality({**measures, "inside": share})
+            for measures, share in zip(measure_faces(image, faces), inside, strict=True)
+        ]
         if self._embedder is not None and len(faces) and self._needed(faces, before):
             faces, good = _embedded(self._embedder, image, faces)
             quality = [value if fine else 0.0 for value, fine in zip(quality, good, strict=True)]
@@ -67,6 +71,14 @@ class Looking:
             or bool(np.any(overlap(faces.boxes, before.boxes).max(axis=0, initial=0) < SAME))
             or not self._settled(before.track_id)
         )
+
+
+def share_inside(boxes: FloatArray, image: ImageArray) -> FloatArray:
+    """How much of each box, float32 (n, 4), is in a picture, uint8 (H, W, 3): float32 (n,)."""
+    far = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+    seen = np.clip(boxes, 0, far)
+    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (seen, boxes)]
+    return np.asarray(areas[0] / np.maximum(areas[1], 1e-6), np.float32)
 
 
 def _alone(boxes: FloatArray) -> bool:

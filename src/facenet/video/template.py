@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facenet import vectors
 from facenet.types import FloatArray
@@ -21,6 +22,8 @@ SMALLEST, LARGE = 12.0, 32.0
 """Pixels of the shorter side from which a face is worth something, and worth all."""
 BLURRED = 23.0
 """Sharpness at which a face is worth half."""
+HALF = 0.5
+"""Share of the face inside the picture from which it is worth something."""
 FLOOR = 0.01
 """Least that any one measure leaves of the quality."""
 KEPT = 24
@@ -34,9 +37,10 @@ DOUBTS = 3
 def face_quality(measures: Mapping[str, float]) -> float:
     """How much a face is worth, 0 to 1: the product of its parts; what is not known is left out.
 
-    measures: of `faces.looking.measure_faces`. size: (face_size - 12) / 20, 0 to 1. sharpness:
-    s / (s + 23). pose: 1 less the larger of the yaw and pitch proxies. detection_score as it is.
-    Every part is at least 0.01.
+    measures: of `faces.looking.measure_faces`, and `inside`. size: (face_size - 12) / 20, 0 to 1.
+    sharpness: s / (s + 23). pose: 1 less the larger of the yaw and pitch proxies. inside: twice the
+    share of the box that is in the picture, less 1: what is cut off by an edge makes the vectors of
+    different people alike. detection_score as it is. Every part is at least 0.01.
     """
     parts = []
     if "face_size" in measures:
@@ -45,6 +49,8 @@ def face_quality(measures: Mapping[str, float]) -> float:
         parts.append(measures["sharpness"] / (measures["sharpness"] + BLURRED))
     if "yaw" in measures:  # 1 where the points say nothing
         parts.append(1 - max(abs(measures["yaw"]), abs(measures.get("pitch", 0.0))))
+    if "inside" in measures:
+        parts.append((measures["inside"] - HALF) / (1 - HALF))
     parts.append(measures.get("detection_score", 1.0))
     return float(np.prod(np.clip(parts, FLOOR, 1.0)))
 
@@ -67,22 +73,24 @@ class Template:
     """
 
     def __init__(self, agree: float) -> None:
-        self.agree, self.faces = agree, 0
+        self.agree, self.faces, self.liked = agree, 0, False
         self._kept: list[Look] = []
         self._doubts: list[Look] = []
-        self._pooled: tuple[FloatArray, float] | None = None
+        self._pooled: tuple[FloatArray, float, FloatArray] | None = None
 
-    def add(self, look: Look) -> list[Look] | None:
+    def add(self, look: Look, *, back: bool = False) -> list[Look] | None:
         """Count a face. Gives the last faces where they are plainly another person's: the tracker
-        went over to somebody else, and they belong to a track of their own."""
-        if self._doubted(look):
-            self._doubts.append(look)
-            if len(self._doubts) == DOUBTS:
-                others, self._doubts = self._doubts, []
-                return others
-            return None
-        self._doubts = []
-        self.keep([look])
+        went over to somebody else, and they belong to a track of their own.
+
+        back: of a track that was out of sight; no face counts before one is like the template.
+        """
+        self.liked = self._likes(look, back)
+        if self.liked:
+            self._doubts = []
+        if self.liked or (look.quality < SURE and not back):
+            self.keep([look])
+        elif look.quality >= SURE:
+            return self._doubted(look)
         return None
 
     def keep(self, looks: list[Look], faces: int | None = None) -> None:
@@ -101,6 +109,11 @@ class Template:
         return bool(self._doubts)
 
     @property
+    def fit(self) -> bool:
+        """Whether there is a good face, or more than one that counts."""
+        return self.faces > 1 or self.quality >= SURE
+
+    @property
     def vector(self) -> FloatArray | None:
         """The pooled unit vector, float32 (d,), None before the first face."""
         return self._pool()[0] if self._kept else None
@@ -115,21 +128,28 @@ class Template:
         mine = self.vector
         return mine is None or float(vectors.similarity(mine, vector)) >= self.agree
 
-    def _doubted(self, look: Look) -> bool:
-        """Whether a good face is like none that are kept, and like those doubted before it."""
-        if len(self._kept) < DOUBTS or look.quality < SURE:
-            return False
-        kept = np.stack([one.vector for one in self._kept])
-        if float(vectors.similarity(kept, look.vector).max()) >= self.agree:
-            return False
-        if not self._doubts:
+    def _likes(self, look: Look, back: bool) -> bool:
+        """Whether a face is like the template, or in sight like one that is linked to it."""
+        if len(self._kept) < DOUBTS and not (back and self._kept):
             return True
-        before = np.stack([one.vector for one in self._doubts])
-        if float(vectors.similarity(before, look.vector).min()) < self.agree:
-            self._doubts = []
-        return True
+        vector, _, linked = self._pool()
+        rows = vector[None] if back else linked
+        return float(vectors.similarity(rows, look.vector).max()) >= self.agree
 
-    def _pool(self) -> tuple[FloatArray, float]:
+    def _doubted(self, look: Look) -> list[Look] | None:
+        """Note a good face that is like none before; gives those faces when they are enough."""
+        if self._doubts:
+            before = np.stack([one.vector for one in self._doubts])
+            if float(vectors.similarity(before, look.vector).min()) < self.agree:
+                self._doubts = []
+        self._doubts.append(look)
+        if len(self._doubts) < DOUBTS:
+            return None
+        others, self._doubts = self._doubts, []
+        return others
+
+    def _pool(self) -> tuple[FloatArray, float, FloatArray]:
+        """The template, its best quality, and the faces (n, d) that are linked to it by others."""
         if self._pooled is None:
             rows = np.stack([look.vector for look in self._kept])
             quality = np.array([look.quality for look in self._kept], np.float32)
@@ -137,5 +157,14 @@ class Template:
             np.fill_diagonal(agree, True)
             members = agree[int(np.argmax(agree @ np.sqrt(quality)))]
             pooled = vectors.template(rows[members], list(quality[members]))
-            self._pooled = pooled, float(quality[members].max())
+            self._pooled = pooled, float(quality[members].max()), rows[_linked(agree, members)]
         return self._pooled
+
+
+def _linked(agree: NDArray[np.bool_], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Members and those who agree with one of them, and so on: (n, n), (n,) -> (n,)."""
+    while True:
+        more = np.asarray(agree[members].any(axis=0), np.bool_)
+        if (more == members).all():
+            return members
+        members = more

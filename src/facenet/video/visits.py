@@ -3,8 +3,10 @@
 A tracker numbers faces as long as they are in sight. A visit outlasts it: a person who comes back
 within `gone_s` is the same track and the same visit, known by the template or by the name. An
 arrival is reported when it is known who it is, or after a few faces of somebody unknown, with the
-time of the first sighting. A tracker that goes over from one person to another is noticed by faces
-that disagree, and the visit is cut there.
+time of the first sighting; while somebody is out of sight who it may be, it waits, and so does that
+person's leaving. What was reported stays: two visits that were both reported are not made one. A
+tracker that goes over from one person to another is noticed by faces that disagree, and the visit
+is cut there.
 """
 
 from __future__ import annotations
@@ -16,25 +18,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from facenet import vectors
-from facenet.faces.boxes import overlap
-from facenet.faces.strided import PAIRED
 from facenet.images import Frame
 from facenet.types import Faces, IntArray
-from facenet.video.between import spread
+from facenet.video.beginnings import Beginnings
 from facenet.video.events import ARRIVED, LEFT, NAMED, SEEN, Track, VideoEvent
 from facenet.video.identity import Identity
 from facenet.video.naming import Naming
-from facenet.video.presence import Sighting, Visit
+from facenet.video.presence import GLIMPSE_S, Sighting, Visit
 from facenet.video.settings import WatchSettings
 from facenet.video.strangers import Strangers
 from facenet.video.template import Look
 
 WAIT_S = 2.0
 """Seconds after which an arrival is reported, however few faces were good enough to count."""
-
-GLIMPSE_S, NEAR_S = 0.75, 1.0
-"""Somebody unknown who is seen for less than the one, at most the other after somebody vanished at
-that very place, is not reported as another person: the edge of a face, as a rule."""
 
 OnTrack = Callable[[Track], None]
 
@@ -72,7 +68,7 @@ class Visits:
         self._strangers = Strangers(likeness.same, settings.strangers)
         self._open: list[Visit] = []
         self._bound: dict[int, Visit] = {}
-        self._early: deque[Sighting] = deque(maxlen=settings.track.confirm - 1)
+        self._beginnings = Beginnings(settings.track.confirm - 1)
         self._events: list[VideoEvent] = []
 
     @property
@@ -91,12 +87,12 @@ class Visits:
         now = frame.time_s
         self._events, self.moved = [], {}
         for visit in self._open:
-            visit.visible = False
+            visit.next_frame()
         self._see(frame, faces, quality)
         for number in ended:
             self._bound.pop(number, None)
         for visit in [v for v in self._open if v.visible and v.due()]:
-            if not self._rejoined(visit):
+            if visit in self._open and not self._rejoined(visit):
                 self._name(visit, now)
         for visit in [v for v in self._open if not v.arrived and self._settled(v, now)]:
             self._arrive(visit, now)
@@ -110,7 +106,9 @@ class Visits:
         """The end of the video, at a time: everybody leaves."""
         self._events, self.moved = [], {}
         for visit in self._open:
-            visit.visible = False
+            visit.next_frame()
+        for visit in [v for v in self._open if not v.arrived]:
+            self._arrive(visit, now)
         self._leave(now, -1.0)
         return self._events
 
@@ -132,7 +130,7 @@ class Visits:
         if not all(visit.visible for visit in self._bound.values()):  # who may come back any frame
             return False
         return len(mine) == len(wanted) and all(
-            visit.arrived and visit.template.faces >= enough and not visit.template.doubting
+            visit.arrived and visit.template.faces >= enough and not visit.doubtful
             for visit in mine
         )
 
@@ -152,16 +150,20 @@ class Visits:
             if track <= 0:
                 continue
             here = (frame.time_s, frame.number, faces.boxes[row])
-            visit = self._bound.get(track) or self._begin(track, self._first(here))
+            visit = self._bound.get(track)
+            if visit is None:
+                vector = None if faces.embedding is None else faces.embedding[row]
+                visit = self._begin(track, self._beginnings.first(here, vector))
             others = visit.saw(frame, faces, row, quality[row])
-            if others:
+            if others and not (visit.arrived or visit.back):  # it began with the edge of the face
+                visit.template.keep(others)
+            elif others:
                 changed.append((track, others))
         for track, others in changed:
-            self._cut(track, frame, others)
-        free = np.array([track <= 0 for track in ids], bool)
-        self._early.append((frame.time_s, frame.number, faces.boxes[free]))
+            self._cut(track, others)
+        self._beginnings.note(frame, faces)
 
-    def _cut(self, track: int, frame: Frame, others: list[Look]) -> None:
+    def _cut(self, track: int, others: list[Look]) -> None:
         """The tracker went over to somebody else: they begin a visit of their own."""
         before = self._bound[track]
         last = before.last
@@ -176,44 +178,46 @@ class Visits:
         self._open.append(visit)
         return visit
 
-    def _first(self, here: Sighting) -> Sighting:
-        """The first sighting of a face that the tracker numbers now: in frames before, as a face
-        of no track."""
-        for time_s, number, boxes in reversed(self._early):
-            shared = overlap(spread(here[2][None]), spread(boxes))[0]
-            if not shared.size or shared.max() < PAIRED:
-                break
-            here = (time_s, number, boxes[int(np.argmax(shared))])
-        return here
-
     def _rejoined(self, visit: Visit) -> bool:
-        """Go on with the visit of somebody who was out of sight, if this is them."""
+        """Go on with another visit of the same person, where this one was not reported."""
         mine, level = visit.template.vector, self._likeness.same
         if visit.arrived or mine is None or level is None:
             return False
-        away = [(v, v.template.vector) for v in self._away(visit)]
-        known = [(v, float(vectors.similarity(mine, his))) for v, his in away if his is not None]
+        others = [(v, v.template.vector) for v in self._apart(visit)]
+        known = [(v, float(vectors.similarity(mine, his))) for v, his in others if his is not None]
         best = max(known, key=lambda pair: pair[1], default=None)
         if best is None or best[1] < level:
             return False
         self._join(best[0], visit)
         return True
 
-    def _away(self, visit: Visit) -> list[Visit]:
-        """Visits of people who were never there together with this one."""
-        return [v for v in self._open if v is not visit and not v.beside(visit) and not v.visible]
+    def _apart(self, visit: Visit) -> list[Visit]:
+        """Visits that may be of the same person as this one, by when they were."""
+        return [v for v in self._open if self._maybe(v, visit)]
 
-    def _join(self, older: Visit, newer: Visit) -> None:
-        older.absorb(newer)
-        for track, visit in list(self._bound.items()):
-            if visit is older:
-                del self._bound[track]
-            elif visit is newer:
-                self._bound[track] = older
-        self._open = [visit for visit in self._open if visit is not newer]
-        if newer.number:
-            self._show(older)
-            self.moved[newer.number] = older.number
+    def _maybe(self, one: Visit, other: Visit) -> bool:
+        """Whether two visits were never in sight together, and not too far apart."""
+        gap = max(one.first[0] - other.last[0], other.first[0] - one.last[0])
+        return one is not other and gap <= self._settings.gone_s and not one.beside(other)
+
+    def _away(self, visit: Visit) -> list[Visit]:
+        """Those of them who are out of sight."""
+        return [v for v in self._apart(visit) if not v.visible]
+
+    def _join(self, one: Visit, other: Visit) -> None:
+        """Two visits are of one person. That which was reported goes on, else the earlier one."""
+        kept, joined = sorted((one, other), key=lambda v: (not v.arrived, v.first[0]))
+        lost = min(one, other, key=lambda v: v.last[0])
+        self._bound = {
+            track: kept if visit is joined else visit
+            for track, visit in self._bound.items()
+            if visit is not lost
+        }
+        kept.absorb(joined)
+        self._open = [visit for visit in self._open if visit is not joined]
+        if joined.number:
+            self._show(kept)
+            self.moved[joined.number] = kept.number
             self._joined += 1
 
     def _name(self, visit: Visit, now: float) -> None:
@@ -239,33 +243,57 @@ class Visits:
             self._events.append(visit.event(NAMED, visit.last, now, before=before))
 
     def _settled(self, visit: Visit, now: float) -> bool:
+        """Whether it is time to report an arrival: at once of a person who is known; of others
+        after a few faces, later while somebody is out of sight who they may be."""
         settings = self._settings
-        return (
-            visit.identity.person is not None
-            or not settings.embed
-            or visit.template.faces >= settings.settle
-            or now - visit.first[0] >= WAIT_S
-        )
+        if visit.identity.person is not None or not settings.embed:
+            return True
+        if now - visit.first[0] >= (WAIT_S if visit.visible else min(WAIT_S, settings.gone_s)):
+            return True
+        return visit.template.faces >= settings.settle and not self._away(visit)
 
     def _arrive(self, visit: Visit, now: float) -> None:
-        """Report an arrival, unless it is the return of a stranger who has not left yet."""
-        self._label(visit)
-        same = [v for v in self._away(visit) if v.stranger and v.stranger == visit.stranger]
-        same = same or self._vanished(visit)
-        if same and visit.identity.person is None:
-            self._join(same[-1], visit)
+        """Report an arrival, unless it is of somebody who has not left yet, or of nobody."""
+        if visit not in self._open or self._rejoined(visit):
             return
+        if visit.identity.person is None:
+            same = self._neighbour(visit)
+            nobody = self._glimpsed(visit) and not (visit.lately or visit.template.fit)
+            if same is None and nobody:
+                self._forget(visit)
+                return
+            self._label(visit)
+            same = same or self._alike(visit)
+            if same is not None:
+                self._join(same, visit)
+                return
+        self._label(visit)
         self._show(visit)
         visit.arrived = True
         self._events.append(visit.event(ARRIVED, visit.first, now))
 
-    def _vanished(self, visit: Visit) -> list[Visit]:
-        """Who was last seen a moment before a glimpse of somebody, at the same place."""
-        if visit.visible or visit.last[0] - visit.first[0] >= GLIMPSE_S:
-            return []
-        near = [v for v in self._away(visit) if 0 < visit.first[0] - v.last[0] <= NEAR_S]
-        here = spread(visit.first[2][None])
-        return [v for v in near if overlap(here, spread(v.last[2][None]))[0, 0] >= PAIRED]
+    def _neighbour(self, visit: Visit) -> Visit | None:
+        """Who vanished where somebody was seen who is out of sight again, or came there then."""
+        if visit.visible:
+            return None
+        glimpse = self._glimpsed(visit)
+        near = [(v, visit.nearness(v, glimpse=glimpse)) for v in self._apart(visit)]
+        best = max(near, key=lambda pair: pair[1], default=None)
+        return best[0] if best and best[1] else None
+
+    def _glimpsed(self, visit: Visit) -> bool:
+        """Whether somebody is out of sight again who was seen for a moment only."""
+        return not visit.visible and visit.last[0] - visit.first[0] < GLIMPSE_S
+
+    def _alike(self, visit: Visit) -> Visit | None:
+        """The stranger of the same number who is out of sight."""
+        mine = visit.stranger
+        return next((v for v in self._away(visit) if v.stranger and v.stranger == mine), None)
+
+    def _forget(self, visit: Visit) -> None:
+        self._bound = {track: v for track, v in self._bound.items() if v is not visit}
+        self._open.remove(visit)
+        self._joined += bool(visit.number)
 
     def _label(self, visit: Visit) -> None:
         """Number a stranger who may be known again; a person has a name instead."""
@@ -283,17 +311,20 @@ class Visits:
 
     def _leave(self, now: float, gone_s: float) -> None:
         """Finish the visits of those who were not seen for so long."""
-        for visit in [v for v in self._gone(now, gone_s) if not v.arrived]:
-            self._arrive(visit, now)
-        for visit in self._gone(now, gone_s):
+        gone = self._gone(now, gone_s)
+        for visit in gone:
+            visit.over()
+        for visit in sorted(gone, key=lambda one: one.last[0]):
             self._events.append(visit.event(LEFT, visit.last, now))
             self._open.remove(visit)
             self._bound = {t: v for t, v in self._bound.items() if v is not visit}
             self._keep(visit)
 
     def _gone(self, now: float, gone_s: float) -> list[Visit]:
+        """Who was not seen for so long, but for those who may be a newcomer who is not reported."""
         out = [v for v in self._open if not v.visible and now - v.last[0] > gone_s]
-        return sorted(out, key=lambda visit: visit.last[0])
+        news = [v for v in self._open if not v.arrived]
+        return [v for v in out if not any(self._maybe(one, v) for one in news)]
 
     def _keep(self, visit: Visit) -> None:
         vector = visit.template.vector
