@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from clips import noise, write_clip
@@ -101,6 +102,7 @@ def test_detect_measures_three_sizes_the_floor_and_every_fourth_frame(clip):
         assert rows[f"fastmtcnn/stride4/{size}/recall"]["median"] == 0.75
         floor = rows[f"mtcnn/{size}/floor"]
         assert floor["ratio"] == pytest.approx(10 / floor["median"])  # 10 ms a frame
+        assert floor["runs"] == rows[f"mtcnn/{size}/floor/bf16"]["runs"] == 5
     # 5.32 GFLOP at 1080p, where a GFLOP takes 0.01 s
     assert rows["mtcnn/1920x1080/floor"]["median"] == pytest.approx(53.2, abs=0.1)
     assert rows["arithmetic/bf16"]["median"] == pytest.approx(100)
@@ -132,6 +134,42 @@ def test_without_a_video_the_examples_are_looked_at_and_nothing_is_skipped_over(
     assert any("group.jpg, 8 times at other heights" in note for note in found["notes"])
     assert any(note.startswith("fastmtcnn was not measured") for note in found["notes"])
     assert not [name for name in rows_of(found) if name.startswith("fastmtcnn")]
+
+
+@pytest.mark.parametrize("stage", ["detect", "embed", "pipeline", "latency", "video"])
+def test_older_instructions_are_in_every_task_and_said(stage, clip, examples, home, tmp_path):
+    """ONNX Runtime looks for the faces here: OpenVINO is held once in a process."""
+    photo = copy(examples / "photos/hopper-rendition.jpg", tmp_path / "some" / "one.jpg")
+    held = {"engine": "onnxruntime", "instructions": "avx2"}
+    settings = BenchSettings(quick=True, images=photo.parent, frames=0, **held)
+    seen = []
+    found = measure([stage], settings, opening=fakes(seen, facenet=0.01))
+    tasks = [what for _, what in seen if what != "closed"]
+    assert tasks
+    assert {(task["engine"], task["instructions"]) for task in tasks} == {("onnxruntime", "avx2")}
+    assert {key: found["machine"][key] for key in held} == held
+    (note,) = [note for note in found["notes"] if note.startswith("Instructions were held to avx2")]
+    if stage == "embed":
+        usual = measure(
+            [stage], replace(settings, instructions="auto"), opening=fakes([], facenet=1)
+        )
+        assert usual["machine"]["instructions"] == "auto"
+        assert note not in usual["notes"]
+
+
+@pytest.mark.parametrize("stage", ["detect", "embed", "latency"])
+def test_a_broken_picture_is_passed_over_and_told(stage, examples, home, tmp_path):
+    good = copy(examples / "photos/hopper-rendition.jpg", tmp_path / "some" / "b.jpg")
+    good.with_name("a.jpg").write_bytes(b"no picture")
+    settings = BenchSettings(quick=True, images=good.parent, engine="onnxruntime")
+    found = measure([stage], settings, opening=fakes([], facenet=0.01))
+    (told,) = [note for note in found["notes"] if "was passed over" in note]
+    assert told.startswith("a.jpg was passed over: ")
+    if stage == "detect":
+        assert f"Detectors saw 1 pictures of {good.parent}." in found["notes"]
+    good.write_bytes(b"none either")
+    with pytest.raises(InputError, match="Pictures to measure with|Photos to measure with"):
+        measure([stage], settings, opening=fakes([], facenet=0.01))
 
 
 def test_embed_measures_every_arithmetic_and_batch(home):
@@ -261,6 +299,20 @@ def test_a_search_names_the_peers_that_have_none():
     assert found["results"][0]["name"] == "search/300x16/1query"
     assert {row["peer"] for row in found["results"]} == {None}
     assert "facenet-pytorch was not measured: it has no search to compare with." in found["notes"]
+    assert not [note for note in found["notes"] if "was not looked at" in note]
+
+
+def test_what_a_command_does_not_look_at_is_said_or_refused(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    options = ("--quick", "--rows", 300, "--dimension", 16, "--queries", 4, "--check", 0)
+    given = ("--against", "none", "--video", nowhere, "--images", nowhere)
+    ran = run("bench", "search", *options, *given)
+    assert ran.code == 0
+    start = "A search looks at no pictures and needs no peer's Python: "
+    for option in ("--video", "--images"):
+        assert f"{start}{option} was not looked at." in ran.err
+    for option in ("--video", "--images", "--engine"):
+        assert "No such option" in run("bench", "train", option, nowhere).err
 
 
 # ---- settings
@@ -277,6 +329,11 @@ def test_settings_are_refused_before_anything_is_measured(tmp_path):
         BenchSettings(peer_python=("no-such-python",))
     with pytest.raises(SettingsError, match="engine should be one of"):
         BenchSettings(engine="tensorrt")
+    with pytest.raises(SettingsError, match="instructions should be one of auto, avx2; got sse"):
+        BenchSettings(instructions="sse")
+    told = ("--engine", "openvino", "--instructions", "sse")
+    for stage in ("all", "detect", "embed", "pipeline", "latency", "video"):
+        assert "instructions should be one of auto, avx2" in refused("bench", stage, *told)
     assert "A chart should be a file .svg or .png; got x.pdf" in refused(
         "bench", "detect", "--chart", tmp_path / "x.pdf"
     )

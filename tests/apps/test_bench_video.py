@@ -22,7 +22,7 @@ from facenet.apps.jobs.benching.settings import BenchSettings
 from facenet.apps.jobs.benching.watching import again
 from facenet.apps.jobs.benching.whole import measure
 from facenet.apps.jobs.peers.worker import memory
-from facenet.errors import InputError, SettingsError
+from facenet.errors import InputError, SettingsError, StorageError
 from facenet.faces.embed import Embedder
 from facenet.images import read_video
 from facenet.models.store import ModelStore
@@ -198,7 +198,7 @@ def test_a_film_that_cannot_be_made_is_told(ours, clip, tmp_path):
     task = {"job": "film", "video": str(clip), "people": 9, "detector": "toy", "model": "toy"}
     (tmp_path / "file").touch()
     job, _ = ours.open({**task, "film": str(tmp_path / "file" / "out.mp4")})
-    with pytest.raises(InputError, match="Cannot write .*out.mp4"):
+    with pytest.raises(StorageError, match="Cannot write .*out.mp4"):
         job(None)
 
 

@@ -202,7 +202,9 @@ def test_doctor_says_what_runs_where(home):
     engines = {model["name"]: model["engine"] for model in found["models"]}
     assert engines["mtcnn"] in ("openvino", "onnxruntime")
     assert engines["facenet-casia-webface"] is None
+    assert found["pixels"] == "compiled"
     text = run("doctor").out
+    assert "pixels      compiled\n" in text
     assert f"facenet {facenet.__version__}, Python " in text
     for model in found["models"]:
         assert f"{model['name']}: {model['engine'] or '-'} (" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -214,24 +213,24 @@ def test_the_formula_in_words_is_the_one_that_is_computed(name):
         (None, "whether commercial use is allowed is not stated"),
     ],
 )
-def test_what_the_weights_may_be_used_for_is_said(commercial, said):
+def test_what_the_weights_may_be_used_for_is_said(home, commercial, said):
     card = toy_card(licence=Licence("MIT", "a licence", commercial, "A remark."))
-    text = words(card_text(card))
+    text = words(card_text(card, home))
     assert said in text
     assert "code MIT; weights a licence. A remark." in text
 
 
-def test_a_card_without_a_table_says_what_to_do():
+def test_a_card_without_a_table_says_what_to_do(home):
     assert "FMR table none: measure your own with `facenet calibrate`" in words(
-        card_text(toy_card())
+        card_text(toy_card(), home)
     )
-    assert "FMR 0.001 at similarity 0.300" in words(card_text(toy_card(fmr=toy_fmr())))
-    assert "FMR table" not in card_text(replace(published()["mtcnn"]))
+    assert "FMR 0.001 at similarity 0.300" in words(card_text(toy_card(fmr=toy_fmr()), home))
+    assert "FMR table" not in card_text(published()["mtcnn"], home)
 
 
 def test_every_figure_of_a_published_card_names_crop_and_standardisation(home):
     for card in published().values():
-        text = card_text(card)
+        text = card_text(card, home)
         assert max(map(len, text.splitlines()[1:])) <= 100
         for figure in card.figures:
             preprocess = card.preprocess

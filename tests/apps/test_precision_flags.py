@@ -10,6 +10,8 @@ from facenet.apps.jobs.align_one import AlignSettings
 from facenet.models.engine import PRECISIONS
 from facenet.sightings import space_named
 
+HELD = "fp32 alone, which is slower; bf16: it is left out where the instructions are held to avx2"
+
 
 @pytest.fixture
 def pair(examples):
@@ -37,7 +39,9 @@ def test_as_on_an_older_processor_it_takes_fp32_and_says_so(home, pair):
     ran = process(*told, "--precision", "auto", env=environment(FACENET_HOME=home))
     assert ran.code == 0
     assert ran.json["match"] is True
-    assert ran.err.startswith("facenet: mobilefacenet: fp32, the only one; bf16: it is left out")
+    precision, detector = ran.err.splitlines()
+    assert precision.startswith("facenet: mobilefacenet: fp32, the only one; bf16: it is left out")
+    assert detector == f"facenet: mtcnn: {HELD}"
     ran = process(*told, "--precision", "bf16", env=environment(FACENET_HOME=home))
     assert ran.code == 2
     assert "bf16 was asked for; it is left out where the instructions are held to avx2" in (
@@ -46,6 +50,19 @@ def test_as_on_an_older_processor_it_takes_fp32_and_says_so(home, pair):
     assert "instructions should be one of auto, avx2; got 'sse9'" in refused(
         "verify", *pair, "--instructions", "sse9"
     )
+
+
+def test_detectors_that_are_held_back_say_so_once(home, examples, tmp_path):
+    photos = examples / "photos"
+    ran = process("detect", photos, "--instructions", "avx2", env=environment(FACENET_HOME=home))
+    assert ran.code == 0 and len(ran.rows) > 4
+    assert ran.err.count(f"facenet: mtcnn: {HELD}\n") == 1
+    free = run("detect", photos)
+    assert [row["photo"] for row in free.rows] == [row["photo"] for row in ran.rows]
+    assert "fp32" not in free.err
+    people = ("align", examples / "known", tmp_path / "crops", "--workers", "1")
+    ran = process(*people, "--instructions", "avx2", env=environment(FACENET_HOME=home))
+    assert (ran.code, ran.err.count(HELD)) == (0, 1)
 
 
 def test_the_doctor_says_the_precision_and_why(home):
@@ -61,6 +78,11 @@ def test_the_doctor_says_the_precision_and_why(home):
         text = run("doctor", *options).out
         assert f"precision auto: {embedder['precision_reason']}" in text
         assert ("held to     avx2" in text) is (held == "avx2")
+        assert models["mtcnn"]["reason"].endswith(HELD) is (held == "avx2")
+        forbidden = "off: the instructions are held to avx2"
+        assert (found["quick_look"] == forbidden) is (held == "avx2")
+        assert found["quick_look"] == "AMX" or found["quick_look"].startswith("off: ")
+        assert f"quick look  {found['quick_look']}\n" in text
 
 
 def test_settings_of_an_engine_go_to_a_recognizer(home):

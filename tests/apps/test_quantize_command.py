@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from contextlib import contextmanager
+from copy import copy
 
 import numpy as np
 import pytest
@@ -25,12 +26,15 @@ from facenet.apps.jobs.quantizing import (
     gather_faces,
     quantise_model,
 )
+from facenet.apps.jobs.rounding import measure_rounded, reduced_text
 from facenet.errors import DataError, EngineError, SettingsError
 from facenet.faces.embed import Embedder
 from facenet.models.catalog import find_card
+from facenet.models.effect import Effect
 from facenet.models.engine import EngineSettings, open_engine
 from facenet.models.loader import load_model
-from facenet.models.quantised import Effect, read_record
+from facenet.models.measured import read_measured
+from facenet.models.quantised import read_record
 from facenet.models.quantize import Plan, Quantiser
 from facenet.models.store import ModelStore
 from facenet.recognizer import Recognizer
@@ -202,6 +206,60 @@ def test_what_cannot_be_used_is_said(home, tmp_path, people):
         gather_faces(recognizer("sound"), how.pair_set(), how, lambda done, total: None)
 
 
+def test_bfloat16_is_measured_on_faces_and_pairs(home, tmp_path, people):
+    """The network itself stands in for its bfloat16, then one that is harmed."""
+    card = imported(tmp_path, "sound")
+    imported(tmp_path, "lost", harmed=("inner",))
+    exact, how = (
+        recognizer("sound"),
+        Quantising(people, pairs_file(tmp_path / "pairs.txt"), count=8),
+    )
+    record = measure_rounded(exact, recognizer("sound").embedder, how, unseen)
+    assert record == read_measured(card, home)
+    assert (record.source, record.crops) == (ModelStore().digests(card), 28)
+    assert record.lowest == pytest.approx(1, abs=1e-6)
+    assert (record.effect.dataset, record.effect.pairs, record.effect.change) == ("LFW", 20, 0)
+    assert record.offered
+    told = f"the accuracy on 20 pairs of LFW changes by +0.0000, from {record.effect.fp32:.4f}"
+    assert told in record.reason
+    assert reduced_text(record).startswith("sound: --precision auto may take bf16. Its vectors")
+    shown = run("models", "show", "sound")
+    assert "bf16, here auto may take it. Its vectors" in " ".join(shown.out.split())
+    said = run("models", "show", "sound", "--json").json["bf16"]
+    assert (said["offered"], said["change"], said["reason"]) == (True, 0, record.reason)
+
+    other = measure_rounded(exact, rotated(recognizer("sound").embedder), how, unseen)
+    assert other == read_measured(card, home)  # the last run counts
+    assert (other.offered, other.median < 0.9) == (False, True)
+    assert other.reason.endswith("; at least 0.999 and at most 0.001 are allowed.")
+    assert "does not take bf16. Its vectors" in reduced_text(other)
+    assert "auto does not take it. Its" in " ".join(run("models", "show", "sound").out.split())
+
+
+def rotated(embedder):
+    """An embedder whose vectors have their values one place further."""
+    further = copy(embedder)
+    further.embed_crops = lambda crops: np.roll(embedder.embed_crops(crops), 1, axis=1)
+    return further
+
+
+def test_the_command_measures_bfloat16_where_the_processor_has_it(home, tmp_path):
+    write_people(tmp_path / "faces", count=4, blurred=100)
+    imported(tmp_path, "sound")
+    told = ("models", "quantize", "sound", "--images", tmp_path / "faces")
+    assert "precision should be int8 or bf16; got fp16" in refused(*told, "--precision", "fp16")
+    ran = run(*told, "--count", 8, "--precision", "bf16", "--json")
+    settings = EngineSettings("openvino", "cpu", "bf16")
+    try:
+        load_model("sound", settings=settings)
+    except EngineError as error:
+        assert str(error) in ran.err
+        return
+    assert ran.code == (0 if ran.json["offered"] else 1)
+    assert ran.json["change"] == ran.json["effect"]["reduced"] - ran.json["effect"]["fp32"]
+    assert 0.99 < ran.json["lowest"] <= ran.json["median"]
+
+
 def test_the_command_measures_and_says_so(home, tmp_path):
     """With MTCNN and faces; 600 pairs are drawn from the folder of people."""
     write_people(tmp_path / "faces", count=8, blurred=100)
@@ -212,7 +270,7 @@ def test_the_command_measures_and_says_so(home, tmp_path):
     assert ran.json["tries"][0]["median"] > 0.99
     assert ran.json["calibration"]["pictures"] == 12
     assert ran.json["change"] == pytest.approx(
-        ran.json["effect"]["int8"] - ran.json["effect"]["fp32"]
+        ran.json["effect"]["reduced"] - ran.json["effect"]["fp32"]
     )
     text = run("models", "quantize", "sound", "--images", images, "--count", 12)
     assert text.out.startswith("sound: int8 is ")

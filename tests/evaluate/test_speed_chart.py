@@ -76,6 +76,26 @@ def test_without_any_peer_all_rows_are_drawn(tmp_path):
     assert bars(path, PEER) == []
 
 
+@pytest.mark.parametrize(
+    ("unit", "title"),
+    [
+        ("frames/s", "frames/s"),
+        ("GFLOP/s", "GFLOP/s"),
+        ("ms", "ms (less is better)"),
+        ("s", "s (less is better)"),
+        ("GB", "GB (less is better)"),
+        ("MB/10,000 photos", "MB/10,000 photos (less is better)"),
+        ("share of 63 faces", "share of 63 faces (more is better)"),
+        ("times one by one", "times one by one (more is better)"),
+        ("queries with equal answers", "queries with equal answers (more is better)"),
+        ("of 4096", "of 4096"),
+    ],
+)
+def test_what_is_better_depends_on_the_unit(tmp_path, unit, title):
+    save_chart([row("a", unit, 0.97)], tmp_path / "speed.svg")
+    assert title in words(tmp_path / "speed.svg")
+
+
 def test_png(tmp_path):
     path = tmp_path / "speed.png"
     save_chart(ROWS, path)

@@ -53,6 +53,43 @@ def test_errors_come_in_their_place(threads):
     assert list(answers) == []
 
 
+def test_an_error_of_a_later_question_waits_for_its_place():
+    """The other thread has the first question; the caller runs the next, one of which fails."""
+    begun, gate, here, ran = threading.Event(), threading.Event(), threading.get_ident(), []
+
+    def prepare(job):
+        assert job == 0 or begun.wait(30)
+        return job
+
+    def run(question):
+        if question == 0:
+            assert threading.get_ident() != here
+            begun.set()
+            assert gate.wait(30)
+            return question
+        ran.append(question)
+        if question == 3:
+            gate.set()
+        if question == 1:
+            raise ValueError("one")
+        return question
+
+    answers = Beside(2).ask(prepare, run, range(4))
+    assert next(answers) == (0, 0, 0)
+    assert ran == [1, 2, 3]
+    with pytest.raises(ValueError, match="one"):
+        next(answers)
+    assert list(answers) == []
+
+
+def test_the_end_of_the_program_is_no_answer():
+    def run(question):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(Beside(1).ask(lambda n: n, run, range(2)))
+
+
 def test_stages_follow_one_another():
     beside = Beside(2)
     first = beside.ask(lambda n: n, lambda q: q * q, range(30))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from facenet.faces.compiled import Compiled
 from facenet.faces.resample import AreaSampler, OpenCvSampler
 
 CLOSE = 3e-5
@@ -20,8 +21,8 @@ def pixels(standardised):
 @pytest.fixture(params=["compiled", "numpy"])
 def area(request, kernels):
     """Makes an `AreaSampler`, with the compiled functions and without."""
-    chosen = kernels if request.param == "compiled" else None
-    return lambda image: AreaSampler(image, chosen)
+    here = Compiled(kernels if request.param == "compiled" else None)
+    return lambda image: AreaSampler(image, lambda: here)
 
 
 def noise(height, width, *, seed=0):
@@ -152,7 +153,7 @@ def test_opencv_shrinks_whole_blocks_to_their_mean():
 
 def test_compiled_and_not_are_the_same_to_the_bit(kernels):
     image = noise(211, 317, seed=7)
-    ours, plain = AreaSampler(image, kernels), AreaSampler(image, None)
+    ours, plain = AreaSampler(image, lambda: Compiled(kernels)), AreaSampler(image, Compiled)
     for size in ((127, 191), (90, 135), (12, 18), (211, 317), (300, 400)):
         assert np.array_equal(ours.level(*size), plain.level(*size))
     for side in (24, 48):

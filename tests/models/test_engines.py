@@ -19,7 +19,7 @@ from facenet.models import openvino as vino
 from facenet.models import ort
 from facenet.models.catalog import package_folder
 from facenet.models.engine import EngineSettings, golden_input, open_engine, rounded
-from facenet.models.openvino import OpenVinoEngine
+from facenet.models.openvino import OpenVinoEngine, in_a_line
 from facenet.models.ort import OrtEngine
 from facenet.models.quantize import Plan, Quantiser
 
@@ -197,6 +197,26 @@ def test_a_fixed_batch_is_kept(opened):
         engine.run({"image": noise(3, 3, 16, 16)})
 
 
+PLACES = (
+    "Exception from src/inference/src/cpp/infer_request.cpp:224:\nException from src/a.cpp:8:\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{PLACES}[CPU] Convolution  node\nobject\n\n", "[CPU] Convolution node"),
+        ("Check 'a == b' failed at src/core/src/node.cpp:12:\nShapes differ.\n", "Shapes differ."),
+        ("one line", "one line"),
+        (f"  \n{'long ' * 200}", "long " * 60),
+        ("\n\n", "RuntimeError"),
+        (PLACES, "RuntimeError"),
+    ],
+)
+def test_what_openvino_says_is_told_in_a_line(text, told):
+    assert in_a_line(RuntimeError(text)) == told
+
+
 def test_a_graph_that_fails_while_it_runs_is_an_error(opened):
     shape = {"shape": np.array([-1, 7], np.int64)}
     graph = model(
@@ -209,6 +229,10 @@ def test_a_graph_that_fails_while_it_runs_is_an_error(opened):
     assert run(engine, noise(7, 3)).shape == (3, 7)
     with pytest.raises(EngineError, match="could not run the graph"):
         engine.run({"image": noise(2, 3)})
+    if engine.describe()["engine"] == "openvino":
+        with pytest.raises(EngineError) as caught:
+            engine.run({"image": noise(2, 3)})
+        assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from test_quantised import record
 from toy_models import linear, linear_card
 
 from facenet.models.catalog import CARD, published
+from facenet.models.effect import Effect
 from facenet.models.engine import BATCHES, EngineSettings, golden_input
 from facenet.models.fastest import (
     GAIN,
@@ -24,12 +26,14 @@ from facenet.models.fastest import (
     time_in_child,
 )
 from facenet.models.loader import choose_engine, load_model, settled
+from facenet.models.measured import Measured, measured_path, read_measured, save_measured
 from facenet.models.quantised import RECORD, quantised_path, save_quantised
 from facenet.models.selfcheck import Verdict
 from facenet.models.store import ModelStore
 
 DATA = linear().SerializeToString()
-CARD_OF = linear_card(DATA)
+LITTLE = Effect("LFW", 6000, 0.9915, 0.9905)
+CARD_OF = replace(linear_card(DATA), effects={"bf16": LITTLE})
 AUTO = EngineSettings(device="cpu", precision="auto")
 CANDIDATES = [EngineSettings("openvino", "cpu", name) for name in ("fp32", "bf16")]
 GOOD = Verdict(True, "agrees")
@@ -169,6 +173,97 @@ def test_detectors_and_other_devices_run_in_fp32(store):
     assert choice.settings.precision == "fp32"
     assert choice.reason.startswith("fp32, as always but for embedders on the cpu; OpenVINO agrees")
     assert choose(store, Clock(), device="cuda").settings.precision == "fp32"
+
+
+# What bfloat16 does to decisions
+
+
+def measured(reduced=0.9915, median=0.9995, **changes):
+    values = {
+        "model": "toy",
+        "source": {"toy.onnx": CARD_OF.files[0].sha256},
+        "lowest": 0.9991,
+        "median": median,
+        "crops": 400,
+        "effect": Effect("own", 600, 0.9915, reduced),
+        "engine": "openvino 1 on cpu",
+        "processor": "a processor",
+        "created": "2026-11-22T12:00:00Z",
+    }
+    return Measured(**{**values, **changes})
+
+
+MEASURE = "`facenet models quantize toy --precision bf16 --images DIR`"
+
+
+def test_bf16_is_taken_only_where_its_effect_is_known_and_little(store):
+    def taken(effects):
+        card = replace(CARD_OF, effects=effects)
+        ask = verdicts(int8=Verdict(False, "wrong"))
+        return choose(store, Clock(fp32=60, bf16=10), ask=ask, card=card)
+
+    for change in (0, 0.001, -0.001):
+        effect = Effect("LFW", 6000, 0.99, 0.99 + change)
+        assert taken({"bf16": effect}).settings.precision == "bf16"
+    unknown = taken({})
+    assert unknown.settings.precision == "fp32"
+    assert "; bf16: what it does to the decisions of toy was not measured. " in unknown.reason
+    assert MEASURE in unknown.reason
+    worse = taken({"bf16": Effect("LFW", 6000, 0.9915, 0.9903)})
+    assert worse.settings.precision == "fp32"
+    assert (
+        "; bf16: the accuracy on 6,000 pairs of LFW changes by -0.0012, from 0.9915 to 0.9903; "
+        "at most 0.001 is allowed" in worse.reason
+    )
+    named = choose(store, Clock(), card=replace(CARD_OF, effects={}), precision="bf16")
+    assert named.settings.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("record", "taken"),
+    [
+        (measured(), "bf16"),
+        (measured(0.9902), "fp32"),
+        (measured(median=0.9989), "fp32"),
+        (measured(0.9902, source={"toy.onnx": "b" * 64}), "bf16"),  # of other weights: the card
+    ],
+)
+def test_what_was_measured_here_counts_more_than_the_card(store, record, taken):
+    save_measured(CARD_OF, record, store)
+    assert read_measured(CARD_OF, store.home) == record
+    ask = verdicts(int8=Verdict(False, "wrong"))
+    choice = choose(store, Clock(fp32=60, bf16=10), ask=ask)
+    assert choice.settings.precision == taken
+    assert ("; bf16: it was measured here and refused: Its vectors" in choice.reason) is (
+        taken == "fp32"
+    )
+    bare = replace(CARD_OF, effects={})
+    alone = choose(store, Clock(fp32=60, bf16=10), ask=ask, card=bare)
+    assert alone.settings.precision == ("bf16" if record == measured() else "fp32")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"effect": {}}', "[" * 100_000, "x" * (2 << 20)])
+def test_a_damaged_measurement_is_told_and_no_end(store, text):
+    save_measured(CARD_OF, measured(), store)
+    measured_path(CARD_OF, store.home).write_text(text)
+    choice = choose(store, Clock(fp32=60, int8=10))
+    assert choice.settings.precision == "int8"
+    assert "bf16.json should be the record of a measurement in bf16; " in choice.reason
+    assert MEASURE in choice.reason
+
+
+def test_the_models_measured_on_lfw_have_their_effect_on_the_card():
+    """The figures are those of docs/evaluation.md, to its four digits."""
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    rows = [line.split("|") for line in page.read_text("utf-8").splitlines() if "| bf16 |" in line]
+    exact = [line.split("|") for line in page.read_text("utf-8").splitlines() if "| fp32 |" in line]
+    told = {
+        fp32[1].strip(" `"): (fp32[3].split()[0], bf16[3].split()[0])
+        for fp32, bf16 in zip(exact, rows, strict=True)
+    }
+    known = {card.name: card.effects["bf16"] for card in published().values() if card.effects}
+    assert {n: (f"{e.fp32:.4f}", f"{e.reduced:.4f}") for n, e in known.items()} == told
+    assert all(effect.little for effect in known.values())
 
 
 # The memory

@@ -9,6 +9,7 @@ from toy_models import golden, linear, linear_card
 
 from facenet.errors import DigestError, EngineError, ModelFileError
 from facenet.models.catalog import CARD, published
+from facenet.models.effect import Effect
 from facenet.models.engine import EngineSettings
 from facenet.models.loader import choose_engine, load_model
 from facenet.models.parity import WHEN_MADE
@@ -16,7 +17,6 @@ from facenet.models.quantised import (
     RECORD,
     Calibrated,
     Closeness,
-    Effect,
     Quantised,
     as_quantised,
     quantised_path,

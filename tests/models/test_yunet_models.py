@@ -15,7 +15,7 @@ from yunet_graphs import PARTS, STRIDES, looking
 
 import facenet
 from facenet.errors import EngineError, ModelFileError
-from facenet.faces.detectors import YUNET, detector_settings, family_of, open_detector
+from facenet.faces.detectors import YUNET, detector_settings, family_of, held_back, open_detector
 from facenet.faces.yunet import Yunet, YunetSettings
 from facenet.models.card import Source, card_from_dict
 from facenet.models.catalog import find_card, published
@@ -153,6 +153,14 @@ def test_its_arithmetic_is_the_one_asked_for(home, tmp_path, photo):
     assert found("auto", held) == found("fp32", held)
     with pytest.raises(EngineError, match="bf16"):
         found("bf16", held)
+    for slow, reason in (
+        (held, "ONNX Runtime has no bf16 arithmetic"),
+        (replace(held, instructions="avx2"), "it is left out where the instructions are held to"),
+    ):
+        assert found("auto", slow) == found("fp32", slow)
+        said = held_back("small", slow, options=YunetSettings(arithmetic="auto"))
+        assert said.startswith(f"fp32 alone, which is slower; bf16: {reason}")
+        assert held_back("small", slow, options=YunetSettings(arithmetic="fp32")) is None
     if capable:
         quick = found("bf16")
         assert len(quick) > 0 and quick != exact

@@ -28,6 +28,11 @@ PEER = "#9aa4af"
 OWN = ("facenet", "exact")
 """Peers that are facenet itself."""
 
+COSTS = ("ms", "s", "MB", "GB")
+"""Units, or what of them stands before "/", of which less is better."""
+SHARES = ("share ", "times ", "queries ")
+"""Beginnings of units of which more is better, as of rates, which end with "/s"."""
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -106,10 +111,16 @@ def _panel(axes: Axes, rows: Rows) -> None:
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.set_xlim(0, widest * 1.3 or 1.0)
-    unit = rows[0]["unit"]
-    axes.set_title(unit if unit.endswith("/s") else f"{unit} (less is better)", loc="left")
+    axes.set_title(_title(rows[0]["unit"]), loc="left")
     axes.grid(False, axis="y")
     axes.grid(color=GRID, axis="x")
+
+
+def _title(unit: str) -> str:
+    """A unit with what is better, where that is not plain."""
+    if unit.split("/")[0] in COSTS:
+        return f"{unit} (less is better)"
+    return f"{unit} (more is better)" if unit.startswith(SHARES) else unit
 
 
 def _shown(value: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 Question = TypeVar("Question")
@@ -35,7 +35,7 @@ class Beside:
     ) -> Iterator[tuple[Job, Question, Answer]]:
         """Prepare questions here, run them beside, and give the answers in the order of the jobs.
 
-        Raises what `prepare` and `run` raise, in their order too.
+        Raises what `run` raises in the place of its answer, and what `prepare` raises at once.
         """
         waiting: deque[_Asked[Job, Question, Answer]] = deque()
         try:
@@ -67,26 +67,42 @@ class _Asked(Generic[Job, Question, Answer]):
     ) -> None:
         self.job, self.question, self._run = job, question, run
         self._future: Future[Answer] | None = pool.submit(run, question) if pool else None
-        self._answers: list[Answer] = []
+        self._here: Future[Answer] = Future()
 
     def cancel(self) -> bool:
         """Whether nobody has begun with it, nor will."""
         return self._future is None or self._future.cancel()
 
     def done(self) -> bool:
-        return bool(self._answers) or (self._future is not None and self._future.done())
+        return self._here.done() or (self._future is not None and self._future.done())
 
     def try_here(self) -> bool:
-        """Run it in this thread, unless another has begun."""
-        if self._answers or not self.cancel():
+        """Run it in this thread, unless another has begun; an error is kept as its answer."""
+        if self._here.done() or not self.cancel():
             return False
-        self._answers.append(self._run(self.question))
+        with _Kept(self._here):
+            self._here.set_result(self._run(self.question))
         return True
 
     def answer(self) -> Answer:
-        if self._answers or self._future is None:
-            return self._answers[0]
+        if self._here.done() or self._future is None:
+            return self._here.result()
         return self._future.result()
+
+
+class _Kept:
+    """An error of the block is kept, to be raised by whoever asks for the result."""
+
+    def __init__(self, result: Future[Any]) -> None:
+        self._result = result
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):  # none, or the end of the program
+            return False
+        self._result.set_exception(error)
+        return True
 
 
 def _first(

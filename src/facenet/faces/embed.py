@@ -16,7 +16,7 @@ from facenet.types import Faces, FloatArray, ImageArray
 
 BATCH = BATCHES[-1]
 """Crops per run of the engine."""
-LEVELS = np.arange(256, dtype=np.float32)
+VALUES = np.arange(256, dtype=np.float32)
 """What a value of a picture may be."""
 FLIPPED = "+flip"
 """End of the contract of vectors with the mirror image summed in."""
@@ -79,13 +79,13 @@ def standardise(crops: ImageArray, preprocess: Preprocess) -> FloatArray:
 
 def _table(name: str) -> FloatArray:
     """What becomes of each level: float32 (256,)."""
-    return STANDARDISE[name](LEVELS.reshape(1, 1, -1, 1)).ravel()
+    return STANDARDISE[name](VALUES.reshape(1, 1, -1, 1)).ravel()
 
 
 def _own_table(planes: ImageArray) -> FloatArray:
     """`per_image` of each level of one picture: uint8 (3, H, W) -> float32 (256,)."""
-    counts = np.bincount(planes.ravel(), minlength=len(LEVELS))
-    levels = LEVELS.astype(np.float64)
+    counts = np.bincount(planes.ravel(), minlength=len(VALUES))
+    levels = VALUES.astype(np.float64)
     mean = counts @ levels / planes.size
     deviation = np.sqrt(counts @ (levels - mean) ** 2 / planes.size)
     return np.asarray((levels - mean) / max(deviation, 1 / np.sqrt(planes.size)), np.float32)

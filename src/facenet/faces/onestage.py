@@ -24,7 +24,7 @@ from facenet.types import Faces, FloatArray, ImageArray
 
 BYTES = 12
 """Of a pixel of a network input."""
-STRIP = 64
+STRIP_ROWS = 64
 """Rows of a picture that are converted together: they should stay in the processor's cache."""
 GAP = 48
 """Bytes between the channels of a strip: where they lie at like addresses, writing three of them
@@ -125,14 +125,14 @@ class Canvas:
         import cv2
 
         rows, columns = image.shape[:2]
-        size, strip = BYTES * height * width, STRIP * columns
+        size, strip = BYTES * height * width, STRIP_ROWS * columns
         memory = self._memory(size + 3 * (strip + GAP))
         blob = memory[:size].view(np.float32).reshape(1, 3, height, width)
         rest = memory[size : size + 3 * (strip + GAP)].reshape(3, -1)
-        bytewise = rest[:, :strip].reshape(3, STRIP, columns)
+        bytewise = rest[:, :strip].reshape(3, STRIP_ROWS, columns)
         planes = blob[0] if color == "rgb" else blob[0, ::-1]
-        for row in range(0, rows, STRIP):
-            part = image[row : row + STRIP]
+        for row in range(0, rows, STRIP_ROWS):
+            part = image[row : row + STRIP_ROWS]
             channels = cv2.split(part, [plane[: len(part)] for plane in bytewise])
             for plane, channel in zip(planes, channels, strict=True):
                 plane[row : row + len(part), :columns] = channel

@@ -18,15 +18,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.faces.kernels import KERNELS, Kernels
+from facenet.faces.compiled import Find, compiled
+from facenet.faces.kernels import Kernels
 from facenet.types import FloatArray, ImageArray, IntArray
 
 Lanes = NDArray[np.uint64]
 Number = TypeVar("Number", bound=np.generic)
 
-CELL = 16
+LARGEST_CELL = 16
 """Side of the largest cell whose sum surely fits into 16 bits: 16 * 16 * 255 < 2^16."""
-STRIP = 1 << 16
+STRIP_PIXELS = 1 << 16
 """Pixels of the picture that are worked on together: they should stay in the processor's cache."""
 
 
@@ -49,12 +50,13 @@ class AreaSampler:
     """Each output pixel is the mean of the input pixels its cell touches.
 
     Row i of n takes input rows floor(i*H/n) to ceil((i+1)*H/n); columns likewise (torch's
-    adaptive_avg_pool2d). kernels: the compiled functions; without them the sums are differences of
-    an integral image.
+    adaptive_avg_pool2d). find: gives the compiled functions; without them the sums are differences
+    of an integral image.
     """
 
-    def __init__(self, image: ImageArray, kernels: Kernels | None = KERNELS) -> None:
+    def __init__(self, image: ImageArray, find: Find = compiled) -> None:
         self._height, self._width = image.shape[:2]
+        kernels = find().kernels
         self._sums = (
             _CompiledSums(np.ascontiguousarray(image), kernels) if kernels else _PackedSums(image)
         )
@@ -99,7 +101,7 @@ class _PackedSums:
         top, bottom = (edge[0] for edge in _cells(np.array([self._height]), height))
         left, right = (edge[0] for edge in _cells(np.array([self._width]), width))
         out = np.empty((3, height, width), np.float32)
-        step = max(1, STRIP // self._width)
+        step = max(1, STRIP_PIXELS // self._width)
         for start in range(0, height, step):
             rows = slice(start, start + step)
             area = _buffer("area", (len(top[rows]), width), np.float32)
@@ -115,7 +117,7 @@ class _PackedSums:
         left, right = (edge + x[:, None] for edge in _cells(width, side))
         area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).astype(np.float32)
         out = np.empty((len(windows), 3, side, side), np.float32)
-        wide = np.maximum(width, height) > CELL * (side - 1)
+        wide = np.maximum(width, height) > LARGEST_CELL * (side - 1)
         for rows in (np.flatnonzero(~wide), np.flatnonzero(wide)):
             if len(rows):
                 ends = (top[rows], bottom[rows]), (left[rows], right[rows])
@@ -181,7 +183,7 @@ def _integral(image: ImageArray) -> Lanes:
 
     height, width = image.shape[:2]
     out = np.zeros((height + 1, width + 1, 4), np.uint16)
-    step = max(1, STRIP // width)
+    step = max(1, STRIP_PIXELS // width)
     for start in range(0, height, step):
         band = cv2.cvtColor(image[start : start + step], cv2.COLOR_RGB2RGBA)
         sums = np.asarray(cv2.integral(band, sdepth=cv2.CV_32S))[1:]
@@ -210,9 +212,9 @@ def _summed(
 
 
 def _parts(start: IntArray, end: IntArray) -> list[tuple[IntArray, IntArray]]:
-    """Starts and ends of as many equal parts as keep each within `CELL` pixels."""
+    """Starts and ends of as many equal parts as keep each within `LARGEST_CELL` pixels."""
     size = end - start
-    count = -(-int(size.max()) // CELL)
+    count = -(-int(size.max()) // LARGEST_CELL)
     edges = [start + size * part // count for part in range(count + 1)]
     return list(pairwise(edges))
 

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_type_hints
 
 from facenet.errors import ModelFileError, SettingsError
+from facenet.models.effect import Effect
 
 KINDS = ("detector", "embedder")
 CROPS = ("similarity", "margin_original", "margin_output")
@@ -215,6 +216,7 @@ class ModelCard:
     """A model as a record; see the field classes above.
 
     dimension: of the embedding. family: of a detector, who reads its answers; None: its files tell.
+    effects: of an embedder, what a precision does to its decisions, by the precision.
     """
 
     name: str
@@ -232,6 +234,7 @@ class ModelCard:
     aliases: tuple[str, ...] = ()
     notes: str = ""
     family: str | None = None
+    effects: Mapping[str, Effect] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -316,6 +319,8 @@ def _card(values: dict[str, Any]) -> ModelCard:
     values["files"] = tuple(_build(ModelFile, file) for file in values["files"])
     values["figures"] = tuple(_build(Figure, figure) for figure in values.get("figures", ()))
     values["aliases"] = tuple(values.get("aliases", ()))
+    effects = values.get("effects", {})
+    values["effects"] = {name: _build(Effect, effect) for name, effect in effects.items()}
     golden = values.get("golden", {})
     values["golden"] = {name: _golden(answer) for name, answer in golden.items()}
     if values.get("preprocess") is not None:

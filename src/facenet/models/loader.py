@@ -19,6 +19,7 @@ from facenet.models.engine import (
     open_engine,
 )
 from facenet.models.fastest import Clock, fastest, in_words, remembered_times
+from facenet.models.measured import BF16, require_measured
 from facenet.models.quantised import as_quantised, require_quantised
 from facenet.models.selfcheck import Ask, remembered
 from facenet.models.store import ModelStore
@@ -94,7 +95,7 @@ def choose_engine(
     clock: Clock | None = None,
 ) -> Choice:
     """Settle what is "auto". Engine: OpenVINO where it is installed and computes right, else ONNX
-    Runtime. Precision: the fastest of those that compute right.
+    Runtime. Precision: the fastest of those that compute right and leave decisions as they are.
 
     An engine that was asked for by name is taken as it is; it fails loudly where it cannot run.
     installed: whether OpenVINO is here. ask: who checks it, see `selfcheck.remembered`. clock: who
@@ -187,11 +188,16 @@ def _choose_precision(
 
 
 def _verified(card: ModelCard, choice: Choice, home: Path, ask: Ask | None) -> Choice:
-    """A choice, checked too where its engine was asked for. Raises EngineError."""
+    """A choice, checked too where its engine was asked for, and its effect on decisions.
+
+    Raises EngineError.
+    """
     if choice.reason == ASKED and choice.settings.precision != "fp32":
         verdict = remembered(card, choice.settings, home, ask=ask)
         if not verdict.ok:
             raise EngineError(verdict.reason)
+    if choice.settings.precision == BF16:  # of int8 its file's record says so
+        require_measured(card, ModelStore(home))
     return choice
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import threading
 from collections import OrderedDict
@@ -34,6 +35,11 @@ PACKAGE = "openvino"
 
 NO_BF16 = 'bf16 was asked for; this processor has no bfloat16 arithmetic. Use precision "fp32".'
 """Why bf16 cannot be had on this machine."""
+
+PLACE = re.compile(r"Exception from \S+:\d+:|Check '.*' failed at \S+:\d+:")
+"""A line of an error of OpenVINO that only says where in its source it came from."""
+LONGEST = 300
+"""Characters of an error that are told."""
 
 LIMIT = "ONEDNN_MAX_CPU_ISA"
 """oneDNN, with which OpenVINO computes, reads it once in a process: the newest instructions."""
@@ -139,7 +145,7 @@ class OpenVinoEngine:
         try:
             answer = request.infer(dict(feeds), share_inputs=True)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise EngineError(f"OpenVINO could not run the graph: {error}") from error
+            raise EngineError(f"OpenVINO could not run the graph: {in_a_line(error)}") from error
         finally:
             free.put(request)
         values = [answer[index][:count] for index in range(len(self._outputs))]
@@ -283,11 +289,18 @@ def _require(core: Any, device: str, precision: str) -> None:
         raise EngineError(NO_BF16)
 
 
+def in_a_line(error: Exception) -> str:
+    """What OpenVINO's error says, without the places in its source that it begins with."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    said = [line for line in lines if line and not PLACE.fullmatch(line)]
+    return (said or [type(error).__name__])[0][:LONGEST]
+
+
 def _read(core: Any, graph: Path | bytes) -> Any:
     try:
         return core.read_model(graph if isinstance(graph, bytes) else str(graph))
     except (RuntimeError, ValueError) as error:
-        raise EngineError(f"OpenVINO could not load {_named(graph)}: {error}") from error
+        raise EngineError(f"OpenVINO could not load {_named(graph)}: {in_a_line(error)}") from error
 
 
 def _compile(
@@ -310,7 +323,7 @@ def _compile(
         compiled = core.compile_model(model, device, options)
         granted = compiled.get_property(_HINT).get_type_name()
     except (RuntimeError, ValueError) as error:
-        raise EngineError(f"OpenVINO could not load {_named(graph)}: {error}") from error
+        raise EngineError(f"OpenVINO could not load {_named(graph)}: {in_a_line(error)}") from error
     if granted != options[_HINT]:
         raise EngineError(
             f"{settings.precision} was asked for; OpenVINO computes in {granted} on "

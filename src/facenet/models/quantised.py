@@ -17,14 +17,13 @@ from facenet.errors import EngineError, FacenetError, ModelFileError
 from facenet.models import disk
 from facenet.models.card import DIGEST, Golden, ModelCard, _build, _golden
 from facenet.models.catalog import models_folder
+from facenet.models.effect import Effect
 from facenet.models.store import ModelStore
 
 RECORD = "int8.json"
 MAX_BYTES = 4 << 20
 LEAST_MEDIAN = 0.99
 """Least median cosine of an 8-bit vector and the model's own, over crops held out."""
-MOST_CHANGE = 0.001
-"""Most that the accuracy on pairs may change, up or down: a tenth of a point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +39,6 @@ class Closeness:
     lowest: float
     median: float
     crops: int
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What becomes of the decisions: accuracy on the same pairs in fp32 and in int8, 0 to 1."""
-
-    dataset: str
-    pairs: int
-    fp32: float
-    int8: float
-
-    @property
-    def change(self) -> float:
-        """Accuracy in int8 less that in fp32."""
-        return self.int8 - self.fp32
 
 
 @dataclass(frozen=True, slots=True)

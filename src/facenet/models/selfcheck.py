@@ -112,9 +112,14 @@ def remembered(
     ask: who finds out, by default `ask_child`. A verdict that need not last is not kept.
     """
     path = home / "checks" / f"{_key(card, settings, home)}.json"
+    return kept(path, lambda: (ask or ask_child)(card.name, settings, home))
+
+
+def kept(path: Path, find: Callable[[], Verdict]) -> Verdict:
+    """The verdict in a file; the first time it is found out, and written there if it lasts."""
     verdict = _recall(path)
     if verdict is None:
-        verdict = (ask or ask_child)(card.name, settings, home)
+        verdict = find()
         if verdict.lasting:
             _remember(path, verdict)
     return verdict
@@ -133,7 +138,14 @@ def ask_child(
     command: the child, without its arguments. patience: seconds it has.
     """
     terms = (settings.engine, str(settings.device), settings.precision, settings.instructions)
-    told = child.ask(command, [name, *terms, str(home)], patience)
+    return asked(command, [name, *terms, str(home)], patience)
+
+
+def asked(
+    command: Sequence[str], arguments: Sequence[str], patience: float = child.PATIENCE
+) -> Verdict:
+    """The verdict that a child process prints; a crash of it is one too."""
+    told = child.ask(command, arguments, patience)
     for line in reversed(told.lines):
         if verdict := _parse(line):
             return verdict

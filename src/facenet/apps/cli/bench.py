@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from facenet.apps.cli.flags import Output, command, flag
+from facenet.apps.cli.flags import INSTRUCTIONS, Output, command, flag
 from facenet.apps.cli.outlet import bar, note, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ app = typer.Typer(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is measured, with what, and beside whom; see `BenchSettings`."""
+    """How much is measured, and beside whom; see `BenchSettings`."""
 
     quick: bool = flag(False, "Five runs on few inputs: about a minute.")
-    video: Path | None = flag(None, "A video: its frames are the pictures.  [default: examples]")
-    images: Path | None = flag(None, "A folder of photos.  [default: examples]")
     against: str | None = flag(
         None, "Peers to measure in the same run: facenet-pytorch, insightface, opencv, faiss."
     )
@@ -51,10 +49,19 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What runs the networks."""
+class Looking:
+    """What is looked at; see `BenchSettings`."""
+
+    video: Path | None = flag(None, "A video: its frames are the pictures.  [default: examples]")
+    images: Path | None = flag(None, "A folder of photos.  [default: examples]")
+
+
+@dataclass(frozen=True, slots=True)
+class Seeing(Looking):
+    """What is looked at, and what runs the networks."""
 
     engine: str = flag("auto", "Runtime: auto, onnxruntime or openvino.")
+    instructions: str = flag("auto", INSTRUCTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,36 +95,36 @@ Photos = Annotated[
 
 @app.command("all")
 @command
-def everything(output: Output, measured: Measured, running: Running) -> int:
+def everything(output: Output, measured: Measured, seeing: Seeing) -> int:
     """All of these but startup, cluster, train and video.
 
     The same as `facenet bench` without a name; the search is in a small gallery.
     """
-    return _measure(("detect", "embed", "pipeline", "latency", "search"), output, measured, running)
+    return _measure(("detect", "embed", "pipeline", "latency", "search"), output, measured, seeing)
 
 
 @app.command()
 @command
-def detect(output: Output, measured: Measured, running: Running) -> int:
+def detect(output: Output, measured: Measured, seeing: Seeing) -> int:
     """Frames per second of each detector at three sizes.
 
     One at a time and together, with MTCNN's distance to its arithmetic floor.
     """
-    return _measure(("detect",), output, measured, running)
+    return _measure(("detect",), output, measured, seeing)
 
 
 @app.command()
 @command
-def embed(output: Output, measured: Measured, running: Running) -> int:
+def embed(output: Output, measured: Measured, seeing: Seeing) -> int:
     """Faces per second of each network, arithmetic and batch."""
-    return _measure(("embed",), output, measured, running)
+    return _measure(("embed",), output, measured, seeing)
 
 
 @app.command()
 @command
-def pipeline(output: Output, measured: Measured, running: Running, photos: Photos = None) -> int:
+def pipeline(output: Output, measured: Measured, seeing: Seeing, photos: Photos = None) -> int:
     """Photos per second from files to vectors, its stages, and memory over a long run."""
-    return _measure(("pipeline",), output, measured, running, photos=photos)
+    return _measure(("pipeline",), output, measured, seeing, photos=photos)
 
 
 @app.command()
@@ -127,28 +134,28 @@ def train(output: Output, measured: Measured) -> int:
 
     Beside the same layers in a plain fp32 loop, and facenet-pytorch's network.
     """
-    return _measure(("train",), output, measured, Running())
+    return _measure(("train",), output, measured)
 
 
 @app.command()
 @command
-def video(output: Output, measured: Measured, running: Running, frames: Frames = None) -> int:
+def video(output: Output, measured: Measured, seeing: Seeing, frames: Frames = None) -> int:
     """Frames per second of a video job, from file to file, at three sizes.
 
     Decoding, detection, tracks, names, drawing and encoding; beside facenet-pytorch's loop, which
     follows and names nobody; each stage; and memory over a long video.
     """
-    return _measure(("video",), output, measured, running, frames=frames)
+    return _measure(("video",), output, measured, seeing, frames=frames)
 
 
 @app.command()
 @command
-def latency(output: Output, measured: Measured, running: Running) -> int:
+def latency(output: Output, measured: Measured, seeing: Seeing) -> int:
     """Milliseconds of one photo, from its bytes to names.
 
     With 1, 5 and 20 faces, on one thread and on two.
     """
-    return _measure(("latency",), output, measured, running)
+    return _measure(("latency",), output, measured, seeing)
 
 
 @app.command()
@@ -172,20 +179,22 @@ def startup(
 
 @app.command()
 @command
-def search(output: Output, measured: Measured, searching: Searching) -> int:
+def search(output: Output, measured: Measured, looking: Looking, searching: Searching) -> int:
     """Milliseconds, memory and recall of a gallery's search.
 
     A gallery of generated people is written to a temporary file, and removed at the end; pictures
-    and a peer's Python are not needed and not looked at.
+    and a peer's Python are not needed, and not looked at where they are given.
     """
     from facenet.apps.jobs.benching.whole import measure_search_alone
 
     with bar("writing faces") as progress:
-        found = measure_search_alone(_settings(measured), asdict(searching), progress)
+        found = measure_search_alone(
+            _settings(measured, **asdict(looking)), asdict(searching), progress
+        )
     return _show(found, output, measured.chart)
 
 
-def _settings(measured: Measured, engine: str = "auto", **more: int | None) -> BenchSettings:
+def _settings(measured: Measured, **more: Any) -> BenchSettings:
     """The settings that flags stand for; names are separated by commas. more: other fields."""
     from facenet.apps.jobs.benching.settings import BenchSettings
 
@@ -195,11 +204,8 @@ def _settings(measured: Measured, engine: str = "auto", **more: int | None) -> B
         require_chart(measured.chart)
     return BenchSettings(
         quick=measured.quick,
-        video=measured.video,
-        images=measured.images,
         against=_names(measured.against),
         peer_python=_names(measured.peer_python),
-        engine=engine,
         **more,
     )
 
@@ -209,11 +215,16 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _measure(
-    stages: Sequence[str], output: Output, measured: Measured, running: Running, **more: int | None
+    stages: Sequence[str],
+    output: Output,
+    measured: Measured,
+    seeing: Seeing | None = None,
+    **more: int | None,
 ) -> int:
     from facenet.apps.jobs.benching.whole import measure
 
-    settings = _settings(measured, running.engine, **more)
+    seen = asdict(seeing) if seeing else {}
+    settings = _settings(measured, **seen, **more)
     with _watched() as progress:
         found = measure(stages, settings, progress=progress)
     return _show(found, output, measured.chart)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from facenet.gallery.calibrate import lowest_fmr, similarity_at
 from facenet.models.card import FmrTable, ModelCard, Preprocess
-from facenet.models.quantised import Quantised
+from facenet.models.measured import BF16, Measured, read_measured
+from facenet.models.quantised import Quantised, read_record
 
 RATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 LABEL, WIDTH = 15, 100
@@ -34,8 +37,18 @@ STANDARDISE = {
 }
 
 
-def card_text(card: ModelCard, quantised: Quantised | None = None) -> str:
-    """What the card holds, line by line; long lines are wrapped. quantised: its 8-bit file."""
+def card_facts(card: ModelCard, home: Path) -> dict[str, Any]:
+    """The card in plain values; of an embedder also what was measured here, None where nothing."""
+    facts = {**card.to_dict(), "contract": card.contract}
+    if card.kind != "embedder":
+        return facts
+    int8, bf16 = read_record(card, home), read_measured(card, home)
+    return {**facts, "int8": int8 and int8.summary(), BF16: bf16 and bf16.summary()}
+
+
+def card_text(card: ModelCard, home: Path) -> str:
+    """What the card holds and what was measured here, line by line; long lines are wrapped."""
+    quantised, measured = read_record(card, home), read_measured(card, home)
     licence = card.licence
     rows = [
         ("kind", card.kind),
@@ -54,6 +67,8 @@ def card_text(card: ModelCard, quantised: Quantised | None = None) -> str:
         ("notes", card.notes),
         *((f.name, f"{f.value:g} - {f.origin}; {f.protocol}") for f in card.figures),
         *_rates(card.fmr, embedder=card.kind == "embedder"),
+        *((name, _sentence(effect.words())) for name, effect in card.effects.items()),
+        (f"{BF16}, here", measured_words(measured) if measured else ""),
         ("int8", quantised_words(quantised) if quantised else ""),
     ]
     lines = [line for label, text in rows if text for line in _lines(label, text)]
@@ -80,6 +95,19 @@ def quantised_words(record: Quantised) -> str:
         f"{origin.in_pairs} of them among the pairs), {last.kept} in float; measured with "
         f"{record.engine} on {record.processor}."
     )
+
+
+def measured_words(record: Measured) -> str:
+    """In words what bfloat16 was found to do."""
+    state = "auto may take it" if record.offered else "auto does not take it"
+    return (
+        f"{state}. {record.reason} Measured on {record.created[:10]} with {record.engine} on "
+        f"{record.processor}."
+    )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _input(preprocess: Preprocess) -> list[tuple[str, str]]:

@@ -25,14 +25,13 @@ from facenet.faces.embed import Embedder
 from facenet.images import find_images, load_image
 from facenet.models.card import Golden
 from facenet.models.disk import sha256_of
+from facenet.models.effect import MOST_CHANGE, Effect
 from facenet.models.engine import Engine, EngineSettings, golden_input, open_engine
 from facenet.models.home import cpu_name
 from facenet.models.quantised import (
     LEAST_MEDIAN,
-    MOST_CHANGE,
     Calibrated,
     Closeness,
-    Effect,
     Quantised,
     save_quantised,
 )
@@ -53,11 +52,12 @@ Stage = Callable[[str], AbstractContextManager[Done]]
 
 @dataclass(frozen=True, slots=True)
 class Quantising:
-    """What an 8-bit file is made and measured with.
+    """What a less exact arithmetic is measured with, and an 8-bit file made.
 
     images: folder of photos that show a face each. pairs: LFW's pairs file or a CSV of pairs whose
     pictures are below `images`; None: pairs are drawn from `images`, a folder per person. count:
-    faces of the calibration. seed: of what is drawn. Raises SettingsError.
+    faces of the calibration; the vectors of these too are compared in bf16. seed: of what is drawn.
+    Raises SettingsError.
     """
 
     images: Path
@@ -168,7 +168,7 @@ class Measure:
         self.effect = None
         if found.median >= LEAST_MEDIAN:
             self.effect = self._decisions(embedder)
-        self.passed = self.effect is not None and abs(self.effect.change) <= MOST_CHANGE + 1e-9
+        self.passed = self.effect is not None and self.effect.little
         return self.passed
 
     def golden(self, data: bytes, output: str) -> Golden:
@@ -188,10 +188,7 @@ class Measure:
                 f"Its vectors have a median cosine of {best:.4f} to those of fp32 at best; at "
                 f"least {LEAST_MEDIAN} is needed."
             )
-        told = (
-            f"the accuracy on {self.effect.pairs:,} pairs of {self.effect.dataset} changes by "
-            f"{self.effect.change:+.4f}, from {self.effect.fp32:.4f} to {self.effect.int8:.4f}"
-        )
+        told = self.effect.words()
         if not self.passed:
             return f"{told[0].upper()}{told[1:]}; at most {MOST_CHANGE} is allowed."
         return (
@@ -203,15 +200,20 @@ class Measure:
         return open_engine(data, self._settings)
 
     def _decisions(self, embedder: Embedder) -> Effect:
-        """Accuracy in fp32 and in int8, on the same pictures and the same faces in them."""
-        other = copy(self._exact)
-        other.__dict__.update(embedder=embedder)
-        with self._stage("pictures of the pairs") as done:
-            evaluated = evaluate_pairs(
-                self._pairs, [self._exact, other], Evaluation(replicates=1), done=done
-            )
-        fp32, int8 = (float(model["accuracy"]) for model in evaluated.models)
-        return Effect(self._pairs.dataset, len(self._pairs), fp32, int8)
+        return decisions(self._exact, embedder, self._pairs, self._stage)
+
+
+def decisions(exact: Recognizer, embedder: Embedder, pairs: PairSet, stage: Stage) -> Effect:
+    """Accuracy in fp32 and of another embedder, on the same pictures and the same faces in them.
+
+    exact: in fp32. embedder: the same network in a less exact arithmetic.
+    """
+    other = copy(exact)
+    other.__dict__.update(embedder=embedder)
+    with stage("pictures of the pairs") as done:
+        evaluated = evaluate_pairs(pairs, [exact, other], Evaluation(replicates=1), done=done)
+    fp32, reduced = (float(model["accuracy"]) for model in evaluated.models)
+    return Effect(pairs.dataset, len(pairs), fp32, reduced)
 
 
 def gather_faces(recognizer: Recognizer, pairs: PairSet, how: Quantising, done: Done) -> Faces:

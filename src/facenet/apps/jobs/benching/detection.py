@@ -40,7 +40,7 @@ SCORE = 0.7
 def detect(session: Session) -> Iterator[Row]:
     """Rows of every detector that is here."""
     count = QUICK_FRAMES if session.settings.quick else FRAMES
-    pictures = frames(session.settings.video, session.settings.images, count)
+    pictures = frames(session.settings.video, session.settings.images, count, tell=session.note)
     session.note(f"Detectors saw {pictures.origin}.")
     places = {size: session.folder / f"{size[0]}x{size[1]}.npy" for size in SIZES}
     for size, place in places.items():
@@ -109,8 +109,8 @@ def _plans(
         name = "/".join([card.name, *other.values(), f"{size[0]}x{size[1]}"])
         for together in (False, True):
             task = {
-                "job": "detect", "detector": card.name, "engine": session.settings.engine,
-                "frames": str(place), "together": together, **other,
+                "job": "detect", "detector": card.name, "frames": str(place),
+                "together": together, **session.running, **other,
             }  # fmt: skip
             theirs = {name: {**task, **more} for name, more in peers.items()}
             end = f"/batch{count}" if together else ""
@@ -153,8 +153,8 @@ def _fast(session: Session) -> Iterator[Row]:
         place = session.folder / f"clip-{width}x{height}.npy"
         save_frames(clip, (width, height), place)
         task = {
-            "job": "strided", "detector": DEFAULT_DETECTOR, "engine": session.settings.engine,
-            "frames": str(place), "stride": STRIDE,
+            "job": "strided", "detector": DEFAULT_DETECTOR, "frames": str(place),
+            "stride": STRIDE, **session.running,
         }  # fmt: skip
         name = f"fastmtcnn/stride{STRIDE}/{width}x{height}"
         plans.append(Plan(name, "frames/s", task, parts=(None,) * session.settings.runs))
@@ -169,7 +169,7 @@ def _floors(session: Session, outcomes: Sequence[Outcome]) -> Iterator[Row]:
     plans = [
         Plan(
             f"arithmetic/{precision}", "GFLOP/s",
-            {"job": "arithmetic", "precision": precision, "engine": session.settings.engine},
+            {"job": "arithmetic", "precision": precision, **session.running},
             parts=(None,) * session.settings.runs,
         )
         for precision in ("fp32", "bf16")
@@ -182,9 +182,10 @@ def _floors(session: Session, outcomes: Sequence[Outcome]) -> Iterator[Row]:
         name = f"{DEFAULT_DETECTOR}/{width}x{height}"
         if name not in single:
             continue
-        took = 1000 * single[name].seconds_an_item()
+        took, times = 1000 * single[name].seconds_an_item(), len(single[name].ours)
         for rate in rates:
             precision = str(rate.plan.task["precision"])
             least = 1000 * pnet_work((width, height)) / 1e9 * rate.seconds_an_item()
             end = "" if precision == "fp32" else f"/{precision}"
-            yield quantity(f"{name}/floor{end}", "ms", least, "facenet", took)
+            runs = min(times, len(rate.ours))
+            yield quantity(f"{name}/floor{end}", "ms", least, "facenet", took, runs=runs)

@@ -49,7 +49,7 @@ def _plans(session: Session, network: str, model: str) -> list[Plan]:
         for batch in BATCHES[:2] if session.settings.quick else BATCHES:
             task: dict[str, Any] = {
                 "job": "embed", "model": model, "precision": precision, "batch": batch,
-                "crops": str(place), "engine": session.settings.engine,
+                "crops": str(place), **session.running,
             }  # fmt: skip
             peers = session.peers(dict.fromkeys(PEERS[network], task))
             parts = (None,) * session.settings.runs
@@ -67,8 +67,9 @@ def _crops(session: Session, card: ModelCard, count: int) -> ImageArray:
     shape = (count, preprocess.height, preprocess.width, 3)
     if settings.video is None and settings.images is None:
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    pictures = frames(settings.video, settings.images, LOOKED_AT).images
-    found = open_detector(DEFAULT_DETECTOR, EngineSettings(engine=settings.engine)).detect(pictures)
+    pictures = frames(settings.video, settings.images, LOOKED_AT, tell=session.note).images
+    detector = open_detector(DEFAULT_DETECTOR, EngineSettings(**session.running))
+    found = detector.detect(pictures)
     crops = [crop_faces(i, f, preprocess) for i, f in zip(pictures, found, strict=True)]
     rows = np.concatenate(crops)
     if not len(rows):

@@ -79,7 +79,7 @@ def _pictures(session: Session, count: int) -> tuple[Iterator[ImageArray], str]:
     if source is not None:
         shown = (frame.image for frame in islice(read_video(source), count))
         return shown, f"the start of {source.name}"
-    found = frames(None, session.settings.images, PICTURES)
+    found = frames(None, session.settings.images, PICTURES, tell=session.note)
     some = found.images
     return (some[place * len(some) // count] for place in range(count)), found.origin
 
@@ -91,7 +91,7 @@ def _task(session: Session, job: str, clip: Path, **more: Any) -> dict[str, Any]
     return {
         "job": job, "video": str(clip), "film": str(clip.with_name(f"{job}-{clip.name}")),
         "detector": DEFAULT_DETECTOR, "model": DEFAULT_EMBEDDER, "precision": FASTEST,
-        "engine": session.settings.engine, "people": PEOPLE, **more,
+        "people": PEOPLE, **session.running, **more,
     }  # fmt: skip
 
 

@@ -14,10 +14,9 @@ from math import ceil
 import numpy as np
 
 from facenet.faces.mtcnn import MtcnnSettings
+from facenet.faces.networks import CELL
 from facenet.types import FloatArray
 
-CELL = 12
-"""Field of view of P-net, in pixels of a level."""
 CHANNELS = (3, 10, 16, 32)
 """Channels of P-net's picture and of its three layers."""
 HEADS = 5

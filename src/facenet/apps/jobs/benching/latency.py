@@ -44,7 +44,7 @@ def _plan(
     number, network, model = which
     task: dict[str, Any] = {
         "job": "latency", "detector": DEFAULT_DETECTOR, "model": model, "people": PEOPLE,
-        "precision": FASTEST, "engine": session.settings.engine, "photo": str(place),
+        "precision": FASTEST, "photo": str(place), **session.running,
     }  # fmt: skip
     some = QUICK_PHOTOS if session.settings.quick else PHOTOS
     name = f"latency/{count}face{'s'[: count > 1]}/{threads}thread{'s'[: threads > 1]}"
@@ -56,8 +56,8 @@ def _plan(
 def _photos(session: Session) -> dict[int, Path]:
     """A photo for each number of faces, all of one size."""
     _, paths = files(session.settings.video, session.settings.images, session.folder)
-    engine = EngineSettings(engine=session.settings.engine)
-    face = one_face(paths[:LOOKED_AT], open_detector(DEFAULT_DETECTOR, engine))
+    detector = open_detector(DEFAULT_DETECTOR, EngineSettings(**session.running))
+    face = one_face(paths[:LOOKED_AT], detector, tell=session.note)
     places = {count: session.folder / f"{count}.jpg" for count in FACES}
     for count, place in places.items():
         place.write_bytes(faces_on_canvas(face, count))

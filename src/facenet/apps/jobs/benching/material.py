@@ -6,7 +6,7 @@ laid on a canvas; where that is not at hand, pictures are generated, which have 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,13 @@ import numpy as np
 
 import facenet
 from facenet.apps.jobs.photos import find_photos
-from facenet.errors import InputError
+from facenet.errors import ImageError, InputError
 from facenet.faces.detect import Detector
 from facenet.images import load_image, read_video, video_facts
 from facenet.types import ImageArray
+
+Tell = Callable[[str], None]
+"""Is told a sentence."""
 
 GREY = 118
 ROOTS = (Path(), Path(facenet.__file__).resolve().parents[2])
@@ -49,16 +52,25 @@ def examples(roots: Sequence[Path] = ROOTS) -> Path | None:
 
 
 def frames(
-    video: Path | None, images: Path | None, count: int, *, roots: Sequence[Path] = ROOTS
+    video: Path | None,
+    images: Path | None,
+    count: int,
+    *,
+    roots: Sequence[Path] = ROOTS,
+    tell: Tell = lambda sentence: None,
 ) -> Pictures:
     """`count` frames: of a video, spread over its length; else of a folder of pictures; else of
-    the example photos, else generated. Raises InputError for what cannot be read."""
+    the example photos, else generated. A picture that cannot be read is told and passed over.
+
+    Raises InputError for a video that cannot be read, and without any picture that can be."""
     if video is not None:
         found = spread_frames(video, count)
         return Pictures(found, f"{len(found)} frames of {video.name}")
     if images is not None:
         paths = spread([photo.path for photo in find_photos([images])], count)
-        found = [_shrunk(load_image(path)) for path in paths]
+        found = [_shrunk(image) for _, image in readable(paths, tell)]
+        if not found:
+            raise InputError(f"Pictures to measure with should be readable; none of {images} was.")
         return Pictures(found, f"{len(found)} pictures of {images}")
     folder = examples(roots)
     if folder is None:
@@ -161,13 +173,25 @@ def fitted(image: ImageArray, size: tuple[int, int], share: float) -> ImageArray
     return canvas
 
 
-def one_face(photos: Sequence[Path], detector: Detector) -> ImageArray:
+def readable(
+    paths: Iterable[Path], tell: Tell = lambda sentence: None
+) -> Iterator[tuple[Path, ImageArray]]:
+    """The pictures that can be read, uint8 (H, W, 3) each, with their paths; of others it tells."""
+    for path in paths:
+        try:
+            yield path, load_image(path)
+        except ImageError as error:
+            tell(f"{path.name} was passed over: {error}"[:300])
+
+
+def one_face(
+    photos: Sequence[Path], detector: Detector, *, tell: Tell = lambda sentence: None
+) -> ImageArray:
     """The largest face of the first photo that has one, with room around it: uint8 (H, W, 3).
 
     Raises InputError when there is none.
     """
-    for path in photos:
-        image = load_image(path)
+    for _, image in readable(photos, tell):
         faces = detector.detect([image])[0]
         if len(faces):
             x1, y1, x2, y2 = faces.boxes[0]

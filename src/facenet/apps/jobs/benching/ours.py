@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.benching.floor import PROBE, probe_feed, probe_graph, probe_work
+from facenet.apps.jobs.benching.material import readable
 from facenet.apps.jobs.benching.watching import endless, filmed, stage, strangers
 from facenet.apps.jobs.peers.worker import Job, keep_to, talk
 from facenet.apps.jobs.training import training_room
-from facenet.errors import FacenetError, ImageError, InputError
+from facenet.errors import FacenetError, InputError
 from facenet.faces.detect import Detector
 from facenet.faces.detectors import open_detector
 from facenet.faces.embed import Embedder
@@ -46,7 +47,11 @@ class Parts:
 
 
 def _settings(task: Task) -> EngineSettings:
-    return EngineSettings(engine=task["engine"], precision=task.get("precision", "fp32"))
+    return EngineSettings(
+        engine=task["engine"],
+        precision=task.get("precision", "fp32"),
+        instructions=task.get("instructions", "auto"),
+    )
 
 
 def _detector(task: Task) -> Detector:
@@ -60,20 +65,18 @@ def _embedder(task: Task) -> Embedder:
 
 
 def _recognizer(task: Task) -> Recognizer:
-    return Recognizer(
-        model=task["model"], detector=task["detector"], engine=task["engine"],
-        precision=task["precision"],
-    )  # fmt: skip
+    return Recognizer(model=task["model"], detector=task["detector"], engine=_settings(task))
 
 
 def _probe(task: Task) -> Engine:
     """The graph of `floor` in the runtime that runs the detector."""
-    described = load_model(DEFAULT_DETECTOR, settings=EngineSettings(engine=task["engine"]))
+    wanted = _settings(task)
+    described = load_model(DEFAULT_DETECTOR, settings=replace(wanted, precision="fp32"))
     runtime = str(described.engine.describe()["engine"])
     with tempfile.TemporaryDirectory(prefix="facenet-bench-") as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(probe_graph())
-        return open_engine(path, EngineSettings(engine=runtime, precision=task["precision"]))
+        return open_engine(path, replace(wanted, engine=runtime))
 
 
 REAL = Parts(_detector, _embedder, _recognizer, _probe)
@@ -217,15 +220,11 @@ class Ours:
 def _readable(photos: Sequence[str]) -> tuple[list[str], list[ImageArray]]:
     """The photos that can be read, up to `HELD` bytes of pixels."""
     paths, images, held = list[str](), list[ImageArray](), 0
-    for path in photos:
-        try:
-            image = load_image(path)
-        except ImageError:
-            continue
+    for path, image in readable(map(Path, photos)):
         held += image.nbytes
         if images and held > HELD:
             break
-        paths.append(path)
+        paths.append(str(path))
         images.append(image)
     return paths, images
 

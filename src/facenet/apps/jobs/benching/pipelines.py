@@ -45,7 +45,7 @@ def pipeline(session: Session) -> Iterator[Row]:
         label = f"pipeline/{name}" + (f"/{network}" if number else "")
         task = {
             "job": "pipeline", "detector": DEFAULT_DETECTOR, "model": model,
-            "precision": FASTEST, "engine": session.settings.engine,
+            "precision": FASTEST, **session.running,
         }  # fmt: skip
         parts = parts_of(paths, session.settings.runs)
         peers = {} if number else session.peers(dict.fromkeys(PEERS, task))

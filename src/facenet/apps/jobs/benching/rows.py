@@ -36,12 +36,21 @@ def timed(
 
 
 def quantity(
-    name: str, unit: str, value: float, peer: str | None = None, theirs: float | None = None
+    name: str,
+    unit: str,
+    value: float,
+    peer: str | None = None,
+    theirs: float | None = None,
+    *,
+    runs: int = 1,
 ) -> Row:
-    """A row of something that is less the better, measured once."""
+    """A row of one value: measured once, or made of the medians of so many runs.
+
+    peer, theirs: of something that is less the better.
+    """
     ratio = None if theirs is None or not value else theirs / value
     return {
-        "name": name, "unit": unit, "median": value, "p95": value, "runs": 1,
+        "name": name, "unit": unit, "median": value, "p95": value, "runs": runs,
         "peer": peer, "peer_median": theirs, "ratio": ratio,
     }  # fmt: skip
 

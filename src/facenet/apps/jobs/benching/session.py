@@ -37,6 +37,11 @@ class Session:
         """What runs plans on a number of threads."""
         return Runs(self.opening, threads, self.ledger)
 
+    @property
+    def running(self) -> dict[str, Any]:
+        """What runs facenet's networks: a part of each task, and of `EngineSettings`."""
+        return {"engine": self.settings.engine, "instructions": self.settings.instructions}
+
     def note(self, text: str) -> None:
         """Tell a sentence."""
         self.ledger.note(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from facenet.apps.jobs.benching.link import OURS, OURS_COMMAND, PLAIN, Link, System, peer_command
 from facenet.apps.jobs.peers.worker import SYSTEMS
 from facenet.errors import SettingsError
-from facenet.models.engine import ENGINES
+from facenet.models.engine import ENGINES, INSTRUCTIONS
 
 HERE = ("opencv",)
 """Peers that run in facenet's own Python."""
@@ -29,7 +29,8 @@ class BenchSettings:
 
     quick: five runs on few inputs. video, images: inputs of your own. against: peers, see
     `worker.SYSTEMS`. peer_python: their Pythons, one for all or, in order, one for each that is
-    not of `HERE` or `OTHERS`; none is facenet's own. engine: what runs facenet's networks.
+    not of `HERE` or `OTHERS`; none is facenet's own. engine, instructions: what runs facenet's
+    networks, see `EngineSettings`.
     frames: of the long video in which memory is watched, 0: none; None: 20,000, 2,000 when quick.
     photos: the same of the pipeline; None: 20,000, none when quick.
     Raises SettingsError.
@@ -41,6 +42,7 @@ class BenchSettings:
     against: tuple[str, ...] = ()
     peer_python: tuple[str, ...] = ()
     engine: str = "auto"
+    instructions: str = "auto"
     frames: int | None = None
     photos: int | None = None
 
@@ -62,10 +64,12 @@ class BenchSettings:
                     f"peer_python should be the Python that a peer is installed in, such as "
                     f"venv/bin/python; {python[:200]} cannot be run."
                 )
-        if self.engine not in ENGINES:
-            raise SettingsError(
-                f"engine should be one of {', '.join(ENGINES)}; got {self.engine:.40}."
-            )
+        for name, known_ones in (("engine", ENGINES), ("instructions", INSTRUCTIONS)):
+            if getattr(self, name) not in known_ones:
+                raise SettingsError(
+                    f"{name} should be one of {', '.join(known_ones)}; got "
+                    f"{getattr(self, name):.40}."
+                )
         for name in ("frames", "photos"):
             count = getattr(self, name)
             if count is not None and not 0 <= count <= LONGEST:

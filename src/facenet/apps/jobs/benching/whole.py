@@ -26,6 +26,11 @@ from facenet.models.store import ModelStore
 ROWS, QUICK_ROWS, QUICK_CHECK = 100_000, 10_000, 100
 """Faces of the gallery that is searched along with the rest, and queries of its check."""
 FAISS = "faiss"
+HELD = (
+    "Instructions were held to {}, as on an older processor: OpenVINO keeps to them, ONNX Runtime "
+    "cannot. bf16 and int8 are left out."
+)
+UNSEEN = "A search looks at no pictures and needs no peer's Python: {} was not looked at."
 
 
 def search(session: Session) -> Iterator[Row]:
@@ -64,6 +69,8 @@ def measure_search_alone(
     found = measure_search(SearchBench(**chosen, against=peer), progress)
     ignored = [name for name in named if name not in (FAISS, "none")]
     notes = [f"{name} was not measured: it has no search to compare with." for name in ignored]
+    unseen = [name for name in ("video", "images", "peer_python") if getattr(settings, name)]
+    notes += [UNSEEN.format(f"--{name.replace('_', '-')}") for name in unseen]
     return {**found, "notes": found["notes"] + notes + machine.warnings(found["machine"])}
 
 
@@ -93,6 +100,8 @@ def measure(
     raised: InputError, DataError, ModelError, StorageError.
     """
     ledger, rows, before = Ledger(progress), list[Row](), machine.now()
+    if settings.instructions != "auto":
+        ledger.note(HELD.format(settings.instructions))
     with tempfile.TemporaryDirectory(prefix="facenet-bench-") as folder:
         opened = opening or settings.open
         session = Session(settings, opened, Path(folder), ledger, ModelStore())
@@ -105,5 +114,5 @@ def measure(
                 ledger.note(f"{name} was not measured: {error}")
         session.tell_unasked()
     require_rows(rows, ledger.notes)
-    facts = {**machine.describe(before, machine.now()), "peers": ledger.versions}
+    facts = {**machine.describe(before, machine.now()), **session.running, "peers": ledger.versions}
     return {"results": rows, "machine": facts, "notes": ledger.notes + machine.warnings(facts)}
