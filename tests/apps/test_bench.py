@@ -99,6 +99,7 @@ def test_detect_measures_three_sizes_the_floor_and_every_fourth_frame(clip):
         assert (row["median"], row["peer_median"]) == (pytest.approx(100), pytest.approx(20))
         assert row["ratio"] == pytest.approx(5)
         assert rows[f"mtcnn/{size}/batch8"]["peer"] == "facenet-pytorch"
+        assert rows[f"mtcnn/{size}/batch8/mixed"]["peer"] is None
         assert rows[f"fastmtcnn/stride4/{size}/recall"]["median"] == 0.75
         floor = rows[f"mtcnn/{size}/floor"]
         assert floor["ratio"] == pytest.approx(10 / floor["median"])  # 10 ms a frame
@@ -123,10 +124,11 @@ def test_a_yunet_is_measured_in_bfloat16_too_with_what_that_loses(home, tmp_path
     for size in ("1920x1080", "1280x720", "960x540"):
         kinds = itertools.product(("", "bf16/"), ("", "/batch8"))
         assert {rows[f"mine/{a}{size}{end}"]["unit"] for a, end in kinds} == {"frames/s"}
+        assert rows[f"mine/{size}/batch8/mixed"]["unit"] == "frames/s"
         row = rows[f"mine/bf16/{size}/recall"]
         assert (row["unit"], row["median"]) == ("share of 8 faces", 0.75)
     asked = [what for _, what in seen if what != "closed" and what.get("detector") == "mine"]
-    assert [task.get("arithmetic") for task in asked] == [None] * 6 + ["bf16"] * 6
+    assert [task.get("arithmetic") for task in asked] == [None] * 9 + ["bf16"] * 6
 
 
 def test_without_a_video_the_examples_are_looked_at_and_nothing_is_skipped_over(home):

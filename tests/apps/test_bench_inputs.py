@@ -122,6 +122,22 @@ def ours():
     )
 
 
+def test_mixed_frames_are_of_no_two_sizes(tmp_path):
+    widths = []
+
+    def find(image):
+        widths.append(image.shape[1])
+        return Faces.empty()
+
+    parts = Parts(*[lambda task: ToyDetector(find)] * 4)
+    np.save(tmp_path / "frames.npy", np.zeros((4, 60, 70, 3), np.uint8))
+    task = {"job": "detect", "frames": str(tmp_path / "frames.npy"), "together": True}
+    for mixed in (False, True):
+        job, _ = Ours(parts).open({**task, "mixed": mixed})
+        assert job(None)["items"] == 4
+    assert widths == [70] * 4 + [70, 69, 68, 67]
+
+
 def test_every_job_does_what_it_counts(ours, tmp_path):
     pictures = tmp_path / "frames.npy"
     np.save(pictures, np.zeros((7, 60, 70, 3), np.uint8))

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from facenet.faces.bilinear import resize_bilinear
-from facenet.faces.kernels import KERNELS
+from facenet.faces.compiled import Compiled, compiled
 
 
 def noise(height, width, *, seed=0):
@@ -21,7 +21,7 @@ SIZES = [
     ((997, 641), (31, 33)),  # far reduced
     ((641, 997), (2, 1)),
 ]
-WAYS = pytest.mark.parametrize("kernels", [KERNELS, None], ids=["compiled", "numpy"])
+WAYS = pytest.mark.parametrize("find", [compiled, Compiled], ids=["compiled", "numpy"])
 
 
 def pillow(image, width, height):
@@ -33,9 +33,9 @@ def pillow(image, width, height):
 
 @WAYS
 @pytest.mark.parametrize(("size", "target"), SIZES)
-def test_it_is_pillow_s(size, target, kernels):
+def test_it_is_pillow_s(size, target, find):
     image = noise(*size)
-    got = resize_bilinear(image, *target, kernels=kernels)
+    got = resize_bilinear(image, *target, find=find)
     assert got.dtype == np.uint8 and got.shape == (target[1], target[0], 3)
     assert np.array_equal(got, pillow(image, *target))
     at_once = PIL.Image.fromarray(image).resize(target, PIL.Image.Resampling.BILINEAR)
@@ -43,13 +43,13 @@ def test_it_is_pillow_s(size, target, kernels):
 
 
 @WAYS
-def test_sizes_by_chance_and_parts_of_pictures_are_pillow_s_too(kernels):
+def test_sizes_by_chance_and_parts_of_pictures_are_pillow_s_too(find):
     generator = np.random.default_rng(4)
     for seed in range(60):
         height, width, *target = (int(n) for n in generator.integers(1, 130, 4))
         whole = noise(height + 5, width + 4, seed=seed)
         for part in (whole[2:-3, 3:-1], whole[2:-3, 3:-1][::-1], whole[2:-3, 3:-1, ::-1]):
-            got = resize_bilinear(part, *target, kernels=kernels)
+            got = resize_bilinear(part, *target, find=find)
             assert np.array_equal(got, pillow(np.ascontiguousarray(part), *target))
 
 

@@ -12,6 +12,7 @@ from facenet.faces.boxes import (
     squared,
     suppression_by_group,
 )
+from facenet.faces.compiled import Compiled
 
 
 def random_boxes(count, *, seed, side=100, whole=False, dtype=np.float32):
@@ -53,9 +54,8 @@ def naive_suppression(boxes, scores, threshold, *, pixel, smaller, ties_last):
 @pytest.fixture(params=["compiled", "numpy"])
 def suppression(request, kernels):
     """Suppression by the compiled function and by NumPy."""
-    return partial(
-        non_maximum_suppression, kernels=kernels if request.param == "compiled" else None
-    )
+    here = Compiled(kernels if request.param == "compiled" else None)
+    return partial(non_maximum_suppression, find=lambda: here)
 
 
 @pytest.mark.parametrize("ties_last", [False, True])
@@ -117,8 +117,8 @@ def test_many_boxes_are_compared_alike_by_either(kernels, dtype, smaller):
     scores = np.random.RandomState(2).uniform(0, 1, 700).astype(np.float32)
     for threshold in (0.0, 0.3, 0.7):
         ours, plain = (
-            non_maximum_suppression(boxes, scores, threshold, smaller=smaller, kernels=chosen)
-            for chosen in (kernels, None)
+            non_maximum_suppression(boxes, scores, threshold, smaller=smaller, find=find)
+            for find in (lambda: Compiled(kernels), Compiled)
         )
         assert 0 < len(plain) < 700 and np.array_equal(ours, plain)
 

@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 
 from facenet.errors import ModelFileError, SettingsError, UnknownModelError
-from facenet.faces.detectors import MTCNN, SCRFD, detector_settings, family_of, open_detector
+from facenet.faces.detectors import (
+    MTCNN,
+    SCRFD,
+    detector_settings,
+    family_of,
+    held_back,
+    open_detector,
+)
+from facenet.faces.glance import glances_of
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.faces.scrfd import ScrfdSettings
 from facenet.models.catalog import catalog
 from facenet.models.engine import EngineSettings
+from facenet.models.loader import load_model
 
 
 def test_every_detector_of_the_catalogue_can_be_run() -> None:
@@ -37,9 +46,30 @@ def test_the_options_reach_the_detector() -> None:
     assert detector.settings.min_face_size == 77
 
 
+def test_mtcnn_glances_where_the_processor_can() -> None:
+    """Which it does is said by `glances_of`, see test_glance.py."""
+    expected = glances_of(load_model("mtcnn").engines)
+    detector = open_detector("mtcnn", EngineSettings())
+    assert isinstance(detector, Mtcnn)
+    found = detector._networks._glances
+    assert found.reason == expected.reason
+    assert (found.pnet is None, found.rnet is None) == (expected.pnet is None,) * 2
+
+
 def test_an_unknown_name_gets_the_nearest_one() -> None:
     with pytest.raises(UnknownModelError, match="mtcnn"):
         open_detector("mtcn", EngineSettings())
+
+
+def test_what_forbids_the_quick_look_is_said() -> None:
+    """A processor without bfloat16 forbids nothing: there, fp32 is what it has."""
+    held = EngineSettings(instructions="avx2")
+    said = held_back("mtcnn", held, options=MtcnnSettings(min_face_size=40))
+    assert said == (
+        "fp32 alone, which is slower; bf16: it is left out where the instructions are held to avx2"
+    )
+    assert held_back("mtcnn", EngineSettings()) is None
+    assert held_back("mtcnn", EngineSettings(engine="onnxruntime")) is None
 
 
 def test_an_embedder_is_no_detector() -> None:

@@ -1,23 +1,29 @@
 """The quick look in compiled code, against the layers of the networks one by one in NumPy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from facenet.faces.compiled import Compiled, compiled
 from facenet.faces.glance import (
+    MARGIN,
+    NETS,
     PNET,
     RNET,
+    TRIED,
     CropGlance,
     Glance,
-    crop_glance_of,
-    glance_of,
+    glances_of,
     log_odds,
     weights_in,
 )
-from facenet.faces.kernels import KERNELS
 from facenet.models.engine import EngineSettings, open_engine
 from facenet.models.loader import load_model
+from facenet.models.selfcheck import Verdict
 
+KERNELS = compiled().kernels
 ABLE = KERNELS is not None and KERNELS.can_glance()
 glancing = pytest.mark.skipif(
     not ABLE, reason="this processor has no AMX, or the system forbids it"
@@ -125,29 +131,124 @@ def test_windows_of_all_sizes_are_judged_together():
         assert np.array_equal(together["offset"][row], alone["offset"][0])
 
 
-@glancing
-def test_it_stands_for_the_engines_of_mtcnn_and_for_no_others(session_home):
-    engines = load_model("mtcnn").engines
-    assert glance_of(engines["pnet"]) and crop_glance_of(engines["rnet"])
-    assert glance_of(engines["rnet"]) is None and crop_glance_of(engines["pnet"]) is None
-    assert glance_of(None) is None and glance_of(engines["pnet"], None) is None
+class Plain:
+    """Kernels that glance on any processor: the layers one by one, with these weights."""
 
-    class Other:
-        graph = engines["pnet"].graph
+    def __init__(self, pnet, rnet, *, able=True):
+        self.pnet, self.rnet, self.can_glance = pnet, rnet, lambda: able
 
-        def run(self, feeds):
-            answer = engines["pnet"].run(feeds)
-            return {**answer, "offset": answer["offset"] + np.float32(1e-3)}
+    def glance(self, levels, tiles, values):
+        return plain_pnet(levels, self.pnet)[:, 0]
 
-    assert glance_of(Other()) is None
+    def judge(self, windows, sizes, exact):
+        assert np.all(sizes == 12)
+        return plain_pnet(windows, self.pnet, cast=lambda values: values)[:, :, 0, 0]
+
+    def glance_crops(self, crops, tiles, values):
+        return plain_rnet(crops, self.rnet)
 
 
-def test_an_engine_held_to_older_instructions_has_none(session_home):
-    graph = load_model("mtcnn").engines["pnet"].graph
-    assert graph is not None
+class Off:
+    """An engine, some of whose answers are off: where `when` says so of the input."""
+
+    def __init__(self, engine, name, by, when=lambda image: True):
+        self.engine, self.graph = engine, engine.graph
+        self.name, self.by, self.when = name, by, when
+
+    def run(self, feeds):
+        answer = self.engine.run(feeds)
+        by = np.float32(self.by if self.when(feeds["image"]) else 0)
+        return {**answer, self.name: answer[self.name] + by}
+
+
+def works(part):
+    assert part == "glance"
+    return Verdict(True, "works")
+
+
+@pytest.fixture(scope="module")
+def engines(session_home):
+    return load_model("mtcnn").engines
+
+
+@pytest.fixture
+def looking(engines):
+    """`glances_of` of the engines, some of them in the place of MTCNN's, on any processor."""
+    kernels = Plain(*(weights_in(engines[net].graph, shapes) for net, shapes in NETS.items()))
+
+    def look(**others):
+        find = partial(Compiled, kernels)
+        return glances_of({**engines, **others}, find=find, attempt=works)
+
+    return look
+
+
+def test_it_stands_for_the_engines_of_mtcnn(looking, engines):
+    glances = looking()
+    assert glances.pnet and glances.rnet and glances.reason == ""
+    for others in ({"pnet": engines["rnet"]}, {"rnet": engines["pnet"]}):
+        none = looking(**others)
+        assert (none.pnet, none.rnet) == (None, None)
+        assert none.reason.startswith("its networks are others")
+
+
+def test_the_processor_s_own_glances_stand_for_them_where_there_are_some(engines):
+    glances = glances_of(engines)
+    assert (glances.pnet is not None, glances.rnet is not None) == (ABLE, ABLE), glances.reason
+    assert (glances.reason == "") is ABLE
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_of_half_the_margin_and_more_are_refused_by_net(looking, engines, sign):
+    """A glance of P-net is off by 0.015 itself, in the level that is tried."""
+
+    def level(image):
+        return image.shape[2:] == TRIED
+
+    half = {net: sign * margin / 2 for net, margin in MARGIN.items()}
+    for by, refused in ((0.6, False), (1.4, True)):
+        pnet = Off(engines["pnet"], "score", by * half["pnet"], level)
+        rnet = Off(engines["rnet"], "score", by * half["rnet"])
+        glances = looking(pnet=pnet)
+        assert glances.rnet and (glances.pnet is None) is refused
+        assert glances.reason.startswith("what it says for P-net is off by 0.") is refused
+        glances = looking(rnet=rnet)
+        assert glances.pnet and (glances.rnet is None) is refused
+        assert glances.reason.startswith("what it says for R-net is off by 0.0") is refused
+
+
+@pytest.mark.parametrize(("name", "by"), [("offset", 1e-3), ("score", 1e-3), ("score", np.nan)])
+def test_windows_have_to_be_judged_exactly(looking, engines, name, by):
+    glances = looking(pnet=Off(engines["pnet"], name, by, lambda image: len(image) > 1))
+    assert glances.pnet is None and glances.rnet
+    assert glances.reason.startswith("what it says for P-net of windows is off by ")
+    assert glances.reason.endswith("at most 1e-05 is right")
+
+
+def test_what_did_not_pass_its_trial_is_not_used(engines):
+    def crashed(part):
+        return Verdict(False, "crashed with SIGILL")
+
+    def never(part):
+        raise AssertionError("nothing should be tried")
+
+    def reason(kernels, attempt, why="", engines=engines):
+        glances = glances_of(engines, find=partial(Compiled, kernels, why), attempt=attempt)
+        assert (glances.pnet, glances.rnet) == (None, None)
+        return glances.reason
+
+    assert reason(Plain(0, 0), crashed) == "when it was tried, it crashed with SIGILL"
+    assert reason(Plain(0, 0, able=False), never).startswith("this processor has no AMX")
+    assert reason(None, never, "it was not built") == "it was not built"
+    silent = {net: object() for net in engines}
+    assert reason(Plain(0, 0), never, engines=silent).startswith("its networks are others, or not")
+
+
+def test_an_engine_held_to_older_instructions_has_none(engines):
     settings = EngineSettings(engine="onnxruntime", instructions="avx2")
-    assert open_engine(graph, settings).graph is None
-    assert glance_of(open_engine(graph, settings)) is None
+    held = {net: open_engine(engine.graph, settings) for net, engine in engines.items()}
+    assert {engine.graph for engine in held.values()} == {None}
+    assert glances_of(held).pnet is None
 
 
 def test_weights_are_read_as_onnx_reads_them(session_home):

@@ -15,6 +15,7 @@ from naive_mtcnn import Ties
 from naive_mtcnn import detect as naive_detect
 
 from facenet.faces.boxes import overlap
+from facenet.faces.glance import glances_of
 from facenet.faces.mtcnn import EXACTNESS, SIDES, Mtcnn, MtcnnSettings
 from facenet.models.loader import load_model
 from facenet.types import Faces
@@ -31,11 +32,12 @@ def engines(session_home):
 @pytest.fixture(scope="module")
 def measured(engines, data):
     """(mode, set) -> Agreement; of facenet-pytorch's clip every fifth frame."""
-    results = {}
+    results, glances = {}, glances_of(engines)
     for mode, name in itertools.product(EXACTNESS, agreement.SETS):
         stride = 5 if (mode, name) == ("facenet-pytorch", "clip") else 1
         golden = agreement.load_golden(mode)
-        detector = Mtcnn(engines, MtcnnSettings(exactness=mode))
+        settings = MtcnnSettings(exactness=mode)
+        detector = Mtcnn(engines, settings, glances=lambda: glances)
         results[mode, name] = agreement.measure(detector, golden, data, name, stride=stride)
     return results
 

@@ -5,21 +5,33 @@ import numpy as np
 import pytest
 from naive_mtcnn import ToyNet, toy_nets
 
+from facenet.faces.compiled import Compiled
+from facenet.faces.glance import MARGIN, Glances, glances_of
 from facenet.faces.mtcnn import EXACTNESS, Mtcnn, MtcnnSettings
-from facenet.faces.networks import CHUNKS, MARGIN, MUCH, Networks, chunks, is_quicker
+from facenet.faces.networks import (
+    CELL,
+    CHUNKS,
+    FEW,
+    MUCH,
+    Networks,
+    chunks,
+    is_quicker,
+    squares,
+)
 from facenet.faces.resample import AreaSampler
 from facenet.images import load_image
 from facenet.models.loader import load_model
 
-NOISE = 0.9 * min(MARGIN.values())
-"""How far off the quick engine of these tests is, at most."""
+NOISE = 0.9
+"""Of the margin: how far off the quick looks of these tests are, at most."""
 
 
 class Quick:
-    """An engine whose scores are off by up to `NOISE`, and whose other answers are useless."""
+    """An engine whose scores are off by so much of the margin, and whose other answers are
+    useless."""
 
-    def __init__(self, engine, *, noise=NOISE):
-        self.engine, self.noise, self.runs = engine, noise, []
+    def __init__(self, engine, *, net="pnet", noise=NOISE):
+        self.engine, self.noise, self.runs = engine, noise * MARGIN.get(net, 0), []
         self.inputs, self.describe = engine.inputs, engine.describe
         self._random = np.random.RandomState(0)
 
@@ -31,23 +43,53 @@ class Quick:
         return {**wrong, "score": (answer["score"] + noise).astype(np.float32)}
 
 
-class Illegible:
-    """An engine that does not say what it runs, so that nothing can stand for it."""
+class Noisy(Quick):
+    """A glance whose odds are off alike; it judges windows as the engine does.
 
-    def __init__(self, engine):
-        self.inputs, self.run, self.describe = engine.inputs, engine.run, engine.describe
+    judged: how many it was asked for each time.
+    """
+
+    def __init__(self, engine, **options):
+        super().__init__(engine, **options)
+        self.judged = []
+
+    def odds(self, image):
+        score = np.clip(self.run({"image": image})["score"], 1e-6, 1 - 1e-6).astype(np.float64)
+        return np.log(score / (1 - score)).astype(np.float32)
+
+    def judge(self, windows, sizes):
+        self.judged.append(len(windows))
+        said = [
+            self.engine.run({"image": window[None, :, :height, :width]})
+            for window, height, width in zip(windows, *sizes, strict=True)
+        ]
+        scores, offsets = ([answer[name].ravel() for answer in said] for name in said[0])
+        return {"score": np.concatenate(scores), "offset": np.stack(offsets)}
 
 
 ALWAYS = {"pnet": 0, "rnet": 0}
 
 
 def quick_nets(nets, **options):
-    return {name: Quick(net, **options) for name, net in nets.items()}
+    return {name: Quick(net, net=name, **options) for name, net in nets.items()}
+
+
+def noisy_glances(nets, **options):
+    return Glances(*(Noisy(nets[name], net=name, **options) for name in ("pnet", "rnet")))
 
 
 def twice(nets, quick):
     """Networks that look quickly at everything."""
     return Networks(nets, lambda: quick, much=ALWAYS, alone=0)
+
+
+def no_engines():
+    raise AssertionError("nobody should ask for the quick engines")
+
+
+def glancing(nets, glances):
+    """Networks that glance at everything."""
+    return Networks(nets, no_engines, glances=lambda: glances, alone=0)
 
 
 def picture(height, width, *, seed):
@@ -119,10 +161,67 @@ def test_crops_above_the_threshold_are_never_passed_over():
     net = ToyNet("rnet")
     above = net.run({"image": crops})["score"] > 0.7
     assert 20 < above.sum() < 280
-    networks = twice(toy_nets(), {"rnet": Quick(net), "onet": Quick(net)})
+    networks = twice(toy_nets(), {"rnet": Quick(net, net="rnet"), "onet": Quick(net)})
     near = networks.near("rnet", crops, 0.7)
     assert networks.looks_quickly("rnet", 300) and not networks.looks_quickly("onet", 300)
     assert np.all(near[above]) and near.sum() < 300
+
+
+@pytest.mark.parametrize("size", [(61, 81), (60, 81), (15, 99), (99, 15)])
+@pytest.mark.parametrize("by_column", [False, True])
+def test_cells_that_are_glanced_at_are_the_exact_ones(by_column, size):
+    """The glance is asked about the levels, and no engine about more than the cells near by."""
+    levels = np.stack([AreaSampler(picture(80, 100, seed=s)).level(*size) for s in (2, 3, 4)])
+    expected = cells_of(Networks(toy_nets()), levels, by_column)
+    nets, glances = toy_nets(), noisy_glances(toy_nets())
+    found = cells_of(glancing(nets, glances), levels, by_column)
+    assert len(expected[0]) > 15 and found[5] == expected[5]
+    assert glances.pnet.runs == [3] and nets["pnet"].shapes == []
+    scores = nets["pnet"].run({"image": levels})["score"]
+    near = np.count_nonzero(scores >= 0.6 - 2 * MARGIN["pnet"])
+    assert len(expected[0]) < sum(glances.pnet.judged) <= near < scores.size
+    for mine, theirs in zip(found[:3], expected[:3], strict=True):
+        assert np.array_equal(mine, theirs)
+    np.testing.assert_allclose(found[3], expected[3], atol=2e-6)
+    np.testing.assert_allclose(found[4], expected[4], atol=2e-6)
+
+
+def test_crops_that_pass_are_never_glanced_over():
+    crops = np.random.RandomState(3).standard_normal((300, 3, 24, 24)).astype(np.float32)
+    crops += np.random.RandomState(4).standard_normal((300, 3, 1, 1)).astype(np.float32)
+    nets = toy_nets()
+    exact = nets["rnet"].run({"image": crops})["score"]
+    glances = noisy_glances(nets)
+    networks = glancing(nets, glances)
+    for threshold in np.quantile(exact, [0.3, 0.5, 0.7, 0.9]):
+        near = networks.near("rnet", crops, threshold)
+        assert np.all(near[exact > threshold])
+        assert not np.any(near[exact < threshold - 2 * MARGIN["rnet"]])
+    assert glances.rnet.runs == [300] * 4
+
+
+def test_few_crops_are_worth_a_glance_and_only_many_a_quick_engine():
+    networks = glancing(toy_nets(), noisy_glances(toy_nets()))
+    assert networks.looks_quickly("rnet", FEW) and not networks.looks_quickly("rnet", FEW - 1)
+    without = Networks(toy_nets(), lambda: quick_nets(toy_nets()))
+    assert not without.looks_quickly("rnet", MUCH["rnet"] - 1)
+    assert without.looks_quickly("rnet", MUCH["rnet"])
+
+
+@pytest.mark.parametrize("size", [(12, 12), (11, 11), (40, 31), (31, 40)])
+def test_squares_are_cut_alike_by_either(kernels, size):
+    """Also where a level ends a pixel too early for the last of them."""
+    random = np.random.RandomState(5)
+    levels = random.standard_normal((3, 3, *size)).astype(np.float32)
+    rows, columns = (random.randint(0, side - CELL + 2, 50) for side in size)
+    corners = random.randint(0, 3, 50), rows, columns
+    expected = np.zeros((50, 3, CELL, CELL), np.float32)
+    for out, number, row, column in zip(expected, *corners, strict=True):
+        part = levels[number, :, row : row + CELL, column : column + CELL]
+        out[:, : part.shape[1], : part.shape[2]] = part
+    assert np.array_equal(squares(levels, corners, lambda: Compiled(kernels)), expected)
+    assert np.array_equal(squares(levels, corners, Compiled), expected)
+    assert np.array_equal(squares(levels, corners), expected)
 
 
 def test_crops_are_judged_in_filled_chunks():
@@ -170,8 +269,11 @@ def test_a_quick_engine_off_by_more_than_the_margin_would_be_noticed():
     level = AreaSampler(picture(80, 100, seed=2)).level(61, 81)[None]
     expected = cells_of(Networks(toy_nets()), level, False)
     nets = toy_nets()
-    found = cells_of(twice(nets, quick_nets(nets, noise=0.5)), level, False)
-    assert len(found[0]) < len(expected[0])
+    for networks in (
+        twice(nets, quick_nets(nets, noise=5)),
+        glancing(nets, noisy_glances(nets, noise=5)),
+    ):
+        assert len(cells_of(networks, level, False)[0]) < len(expected[0])
 
 
 @pytest.mark.parametrize("mode", list(EXACTNESS))
@@ -181,15 +283,17 @@ def test_the_whole_cascade_finds_the_same_faces(mode, real, examples):
     photos = [np.concatenate([row, row[::-1]]), photo]
     assert 0.36 * photos[0].shape[0] * photos[0].shape[1] > MUCH["pnet"]
     settings = MtcnnSettings(exactness=mode)
-    exact = {net: Illegible(engine) for net, engine in real.items()}
-    expected = Mtcnn(exact, settings).detect(photos)
+    expected = Mtcnn(real, settings).detect(photos)
     quick = quick_nets(real)
-    found = Mtcnn(exact, settings, quick=lambda: quick, threads=2).detect(photos)
+    found = Mtcnn(real, settings, quick=lambda: quick, threads=2).detect(photos)
     assert quick["pnet"].runs and quick["rnet"].runs and not quick["onet"].runs
     assert sum(map(len, found)) >= 12
     assert_alike(found, expected)
-    # With a glance, where this processor has one.
-    assert_alike(Mtcnn(real, settings, threads=2).detect(photos), expected)
+    glances = glances_of(real)
+    assert (glances.pnet is None) is (glances.rnet is None) is (glances.reason != "")
+    if glances.pnet:  # this processor has AMX
+        found = Mtcnn(real, settings, glances=lambda: glances, threads=2).detect(photos)
+        assert_alike(found, expected)
 
 
 def assert_alike(found, expected):
@@ -201,10 +305,8 @@ def assert_alike(found, expected):
 
 
 def test_small_pictures_are_looked_at_once(real):
-    def never():
-        raise AssertionError("nobody should ask for the quick engines")
-
-    assert Mtcnn(real, quick=never).detect([np.zeros((100, 100, 3), np.uint8)])[0].boxes.size == 0
+    nothing = [np.zeros((100, 100, 3), np.uint8)]
+    assert Mtcnn(real, quick=no_engines).detect(nothing)[0].boxes.size == 0
 
 
 def test_a_quick_engine_has_to_be_quicker():

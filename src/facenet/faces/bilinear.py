@@ -14,7 +14,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.faces.kernels import KERNELS, Kernels
+from facenet.faces.compiled import Find, compiled
 from facenet.types import ImageArray
 
 BITS = 22
@@ -41,16 +41,16 @@ class Axis:
 
 
 def resize_bilinear(
-    image: ImageArray, width: int, height: int, *, kernels: Kernels | None = KERNELS
+    image: ImageArray, width: int, height: int, *, find: Find = compiled
 ) -> ImageArray:
     """Resize uint8 (H, W, 3) to (height, width, 3).
 
     The pixels are Pillow's; its versions since 13 begin with the rows where that is less work,
     and then differ by one level here and there.
-    kernels: the compiled functions; without them NumPy does it.
+    find: gives the compiled functions; without them NumPy does it.
     """
     columns, rows = axis(image.shape[1], width), axis(image.shape[0], height)
-    if kernels:
+    if kernels := find().kernels:
         return kernels.bilinear(image, (columns.first, columns.weights), (rows.first, rows.weights))
     across = _rounded(np.einsum("ow,hwc->hoc", columns.dense(image.shape[1]), image, optimize=True))
     down = np.einsum("oh,hwc->owc", rows.dense(image.shape[0]), across, optimize=True)

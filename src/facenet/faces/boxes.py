@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.faces.kernels import KERNELS, Kernels
+from facenet.faces.compiled import Find, compiled
 from facenet.types import FloatArray
 
 BLOCK = 256
@@ -28,7 +28,7 @@ def non_maximum_suppression(
     pixel: float = 0.0,
     smaller: bool = False,
     ties_last: bool = False,
-    kernels: Kernels | None = KERNELS,
+    find: Find = compiled,
 ) -> Indices:
     """Rows to keep, best score first: greedily drop boxes that overlap a better one too much.
 
@@ -36,11 +36,11 @@ def non_maximum_suppression(
     pixel: 1.0 for the inclusive-pixel areas of the Caffe and TensorFlow MTCNN, 0.0 for plain
     areas (torchvision). smaller: overlap = intersection over the smaller area (MTCNN's "Min"),
     else over the union. ties_last: among equal scores the later row wins (facenet), else the
-    earlier one (torchvision). kernels: the compiled functions; without them NumPy does it.
+    earlier one (torchvision). find: gives the compiled functions; without them NumPy does it.
     """
     rising = np.argsort(scores if ties_last else -scores, kind="stable")
     order = rising[::-1] if ties_last else rising
-    if kernels:
+    if kernels := find().kernels:
         left = kernels.suppress(boxes[order], threshold, pixel=pixel, smaller=smaller)
         return np.asarray(order[left])
     keep = []

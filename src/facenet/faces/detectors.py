@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from facenet.errors import EngineError, ModelFileError, SettingsError
 from facenet.faces.detect import Detector
+from facenet.faces.glance import glances_of
 from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.faces.networks import is_quicker
 from facenet.faces.scrfd import Scrfd, ScrfdSettings
@@ -55,7 +56,9 @@ def _mtcnn(name: str, running: EngineSettings, options: MtcnnSettings) -> Mtcnn:
             return {}
         return engines if is_quicker(engines["pnet"], exact["pnet"]) else {}
 
-    return Mtcnn(exact, options, quick=quick, threads=running.threads)
+    return Mtcnn(
+        exact, options, quick=quick, glances=lambda: glances_of(exact), threads=running.threads
+    )
 
 
 def _yunet(name: str, running: EngineSettings, options: YunetSettings) -> Yunet:
@@ -76,8 +79,8 @@ def _in_arithmetic(
     """A network of one file and what it runs with; "auto" is bfloat16 where it is quicker."""
     if arithmetic == "fp32":
         return running, _load(name, running).engine
-    quickly = replace(running, precision="bf16")
     try:
+        quickly = replace(running, precision="bf16")
         quick = _load(name, quickly).engine
     except EngineError:  # this processor or runtime has none, or computes wrong in it
         if arithmetic == "bf16":
@@ -145,3 +148,25 @@ def open_detector(
     """
     card = find_card(name, kind="detector")
     return family_of(card).open(card.name, running, detector_settings(card, options))
+
+
+def held_back(
+    name: str, running: EngineSettings, *, options: DetectorSettings | None = None
+) -> str | None:
+    """Why a detector that may use bfloat16 computes in fp32 alone; None where nothing forbids it.
+
+    MTCNN looks quickly in bfloat16 unless that is forbidden; a processor that has none is no
+    reason. YuNet uses it with the arithmetic "auto". Raises as `open_detector` does.
+    """
+    card = find_card(name, kind="detector")
+    options = detector_settings(card, options)
+    looks = isinstance(options, MtcnnSettings) and running.instructions != "auto"
+    chooses = isinstance(options, YunetSettings) and options.arithmetic == "auto"
+    if not looks and not chooses:
+        return None
+    try:
+        _load(card.name, replace(running, precision="bf16"))
+    except EngineError as error:
+        said = str(error).removeprefix("bf16 was asked for; ").partition(". Use ")[0]
+        return f"fp32 alone, which is slower; bf16: {said}"
+    return None

@@ -2,9 +2,10 @@
    `kernels.c` includes this; `glance.py` says what it computes.
 
    A tile of AMX has 16 rows of 64 bytes. Here a convolution is a product of weights (16 channels by
-   32 values) and of pixels: each row of that tile has, of 16 pixels beside each other, two values in
-   bfloat16 that follow one another among the 32. Rows of tiles are the same distance apart, so that
-   the planes of a picture are read where they lie, a step aside for each column of the kernel. */
+   32 values) and of pixels: each row of that tile has, of 16 pixels beside each other, two values
+   in bfloat16 that follow one another among the 32. Rows of tiles are the same distance apart, so
+   that the planes of a picture are read where they lie, a step aside for each column of the
+   kernel. */
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && \
     ((!defined(__clang__) && __GNUC__ >= 11) || (defined(__clang__) && __clang_major__ >= 12))
@@ -67,10 +68,29 @@ SCAN static inline __m512i paired(__m512 low, __m512 high) {
     return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
 }
 
-SCAN static inline __m512 prelu(const float *sums, float bias, float slope) {
-    __m512 x = _mm512_add_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(bias));
+/* PReLU: what is below zero, times a slope. */
+SCAN static inline __m512 bent(__m512 x, float slope) {
     __mmask16 below = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     return _mm512_mask_mul_ps(x, below, x, _mm512_set1_ps(slope));
+}
+
+SCAN static inline __m512 prelu(const float *sums, float bias, float slope) {
+    return bent(_mm512_add_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(bias)), slope);
+}
+
+/* 0, step, 2 steps, ... 15 steps. */
+SCAN static inline __m512i apart(int step) {
+    __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_mullo_epi32(count, _mm512_set1_epi32(step));
+}
+
+/* Every other one of 32 values, from the first on or from the second. */
+SCAN static inline __m512 even(__m512 a, __m512 b) {
+    return _mm512_permutex2var_ps(a, apart(2), b);
+}
+
+SCAN static inline __m512 odd(__m512 a, __m512 b) {
+    return _mm512_permutex2var_ps(a, _mm512_add_epi32(apart(2), _mm512_set1_epi32(1)), b);
 }
 
 SCAN static inline __mmask16 lanes(int64_t count) {
@@ -100,8 +120,6 @@ SCAN static void first_row(const Rows *from, Rows *to, int64_t p, int64_t width,
     const uint32_t *in = row_of(from, 2 * p);
     uint32_t *out = next_row(to, 2);
     int64_t step = 4 * from->stride;
-    __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512 none = _mm512_set1_ps(-__builtin_inff());
     float sums[4][TILE_WORDS] __attribute__((aligned(64)));
     LOAD(4, net->first, 64);
@@ -130,8 +148,7 @@ SCAN static void first_row(const Rows *from, Rows *to, int64_t p, int64_t width,
             }
             a = _mm512_mask_blend_ps(left, none, a);
             b = _mm512_mask_blend_ps(right, none, b);
-            pooled[c] = _mm512_max_ps(_mm512_permutex2var_ps(a, even, b),
-                                      _mm512_permutex2var_ps(a, odd, b));
+            pooled[c] = _mm512_max_ps(even(a, b), odd(a, b));
         }
         __mmask16 there = lanes((width - x + 1) / 2);
         for (int64_t c = 0; c < 5; c++)
@@ -253,11 +270,6 @@ int facenet_glance(const float *levels, int64_t count, int64_t height, int64_t w
 /* One value of 16 windows. */
 typedef __m512 Lanes;
 
-SCAN static inline Lanes bent(Lanes x, float slope) {
-    __mmask16 below = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-    return _mm512_mask_mul_ps(x, below, x, _mm512_set1_ps(slope));
-}
-
 /* A point of a convolution of 3 x 3 with PReLU: 16 of its channels or fewer. from: planes of
    `stride` squared points, its first point; weights: (planes, 3, 3, all). */
 #define POINT(Name, Channels)                                                                     \
@@ -325,9 +337,6 @@ SCAN static void sixteen_windows(const Lanes *in, __mmask16 row, __mmask16 colum
    the odds. rows, columns: how many of a window are in its level, 11 or 12. */
 SCAN void facenet_judge(const float *windows, const uint8_t *rows, const uint8_t *columns,
                         int64_t count, const float *weights, float *out) {
-    __m512i apart = _mm512_mullo_epi32(
-        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-        _mm512_set1_epi32(WINDOW));
     for (int64_t n = 0; n < count; n += SIDE, windows += SIDE * WINDOW) {
         __mmask16 there = lanes(count - n);
         Lanes in[WINDOW], said[5];
@@ -337,7 +346,8 @@ SCAN void facenet_judge(const float *windows, const uint8_t *rows, const uint8_t
             column |= (columns[n + i] > 11) << i;
         }
         for (int64_t k = 0; k < WINDOW; k++)
-            in[k] = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, apart, windows + k, 4);
+            in[k] = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, apart(WINDOW),
+                                             windows + k, 4);
         sixteen_windows(in, row, column, weights, said);
         for (int k = 0; k < 5; k++) {
             float values[SIDE];

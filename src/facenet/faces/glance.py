@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facenet.faces.kernels import KERNELS, Kernels
+from facenet.faces.compiled import GLANCE, Find, Try, compiled, tried
+from facenet.faces.kernels import Kernels
 from facenet.models.engine import Engine, golden_input
 from facenet.types import FloatArray
 
@@ -34,6 +36,7 @@ RNET = {
     "dense4.weight": (128, 576), "dense4.bias": (128,), "prelu4.slope": (128,),
     "heads.weight": (5, 128), "heads.bias": (5,),
 }  # fmt: skip
+NETS = {"pnet": PNET, "rnet": RNET}
 """What the two networks consist of, as a model of MTCNN is written."""
 LANES = 16
 """Values of a row of a tile; of bfloat16 there are two in the place of one."""
@@ -41,8 +44,11 @@ LINE = 64
 """Bytes of a line of the processor's cache."""
 TRIED = (47, 62)
 """Height and width of the level that a glance is compared with P-net in."""
-OFF = 0.05
-"""How far off its scores may be there: half of what `networks.MARGIN` allows."""
+MARGIN = {"pnet": 0.15, "rnet": 0.05}
+"""How far below the threshold a quick look may score what the exact one lets pass. O-net lets too
+many crops pass for a quick look to be worth its while."""
+SHARE = 0.5
+"""Of the margin: so far off may the scores be of what a glance is compared in."""
 EXACT = 1e-5
 """How far off its answers for windows may be, as those of two runtimes are."""
 
@@ -96,54 +102,92 @@ class CropGlance:
         return self._kernels.glance_crops(crops, self._tiles, self._values)
 
 
-def glance_of(engine: Engine | None, kernels: Kernels | None = KERNELS) -> Glance | None:
-    """What stands for an engine of P-net at a quick look; None where there is nothing.
+@dataclass(frozen=True, slots=True)
+class Glances:
+    """What looks quickly in the place of P-net and R-net, None where nothing does.
 
-    It takes a processor with AMX, a graph that can be read, and answers that agree.
+    reason: why not, "" where both are there.
     """
-    able, weights = _able(engine, PNET, kernels)
-    if able is None or engine is None:
-        return None
-    glance = Glance(weights, able)
-    return glance if _agrees(glance, engine) else None
+
+    pnet: Glance | None = None
+    rnet: CropGlance | None = None
+    reason: str = ""
 
 
-def crop_glance_of(engine: Engine | None, kernels: Kernels | None = KERNELS) -> CropGlance | None:
-    """What stands for an engine of R-net at a quick look; None where there is nothing."""
-    able, weights = _able(engine, RNET, kernels)
-    if able is None or engine is None:
-        return None
-    glance, crops = CropGlance(weights, able), golden_input((19, 3, 24, 24))
-    off = np.abs(_score(glance.odds(crops)) - engine.run({"image": crops})["score"])
-    return glance if bool(np.all(off < OFF)) else None
+def glances_of(
+    engines: Mapping[str, Engine], *, find: Find = compiled, attempt: Try = tried
+) -> Glances:
+    """What stands for the engines "pnet" and "rnet" at a quick look.
+
+    It takes a processor with AMX, compiled code that passed its trial, graphs that can be read, and
+    answers that agree with the engines'. find: gives the compiled code. attempt: tries its quick
+    look, see `compiled.tried`.
+    """
+    weights = {net: _weights_of(engines[net], shapes) for net, shapes in NETS.items()}
+    kernels, reason = _able(weights, find, attempt)
+    if kernels is None:
+        return Glances(reason=reason)
+    pnet, rnet = Glance(weights["pnet"], kernels), CropGlance(weights["rnet"], kernels)
+    against = _against_pnet(pnet, engines["pnet"]), _against_rnet(rnet, engines["rnet"])
+    return Glances(
+        None if against[0] else pnet,
+        None if against[1] else rnet,
+        "; ".join(filter(None, against)),
+    )
 
 
-def _able(
-    engine: Engine | None, shapes: Mapping[str, tuple[int, ...]], kernels: Kernels | None
-) -> tuple[Kernels | None, Weights]:
-    """Kernels that can glance, or None, and the weights of an engine's graph."""
-    if kernels is None or not isinstance(engine, Legible) or engine.graph is None:
-        return None, {}
-    weights = weights_in(engine.graph, shapes)
-    fits = {name: array.shape for name, array in weights.items()} == shapes
-    return (kernels if fits and kernels.can_glance() else None), weights
+def _weights_of(engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
+    """The weights of an engine's graph; none where it does not say what it runs, or is another."""
+    graph = engine.graph if isinstance(engine, Legible) else None
+    weights = weights_in(graph, shapes) if graph is not None else {}
+    return weights if {name: array.shape for name, array in weights.items()} == shapes else {}
+
+
+def _able(weights: Mapping[str, Weights], find: Find, attempt: Try) -> tuple[Kernels | None, str]:
+    """Kernels that can glance, or why there are none."""
+    if not all(weights.values()):
+        return None, "its networks are others, or not to run on all that this processor has"
+    here = find()
+    if here.kernels is None:
+        return None, here.reason
+    if not here.kernels.can_glance():
+        return None, "this processor has no AMX, or the system does not allow it"
+    verdict = attempt(GLANCE)
+    return (here.kernels, "") if verdict.ok else (None, f"when it was tried, it {verdict.reason}")
 
 
 def _score(odds: FloatArray) -> FloatArray:
     return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
 
 
-def _agrees(glance: Glance, engine: Engine) -> bool:
-    """Whether a glance says what P-net does: of a level nearly so, of windows exactly so."""
+def _against_pnet(glance: Glance, engine: Engine) -> str:
+    """What P-net says otherwise: of a level nearly the same counts, of windows exactly; "" for
+    nothing."""
     level, windows = golden_input((1, 3, *TRIED)), golden_input((17, 3, 12, 12))
-    if not np.all(np.abs(_score(glance.odds(level)) - engine.run({"image": level})["score"]) < OFF):
-        return False
+    off = _furthest(_score(glance.odds(level)), engine.run({"image": level})["score"])
+    if not off <= SHARE * MARGIN["pnet"]:
+        return _too_far("P-net", off, SHARE * MARGIN["pnet"])
     whole = np.full((2, len(windows)), windows.shape[2], np.uint8)
-    ours, expected = glance.judge(windows, whole), engine.run({"image": windows})
-    return all(
-        bool(np.all(np.abs(ours[name] - expected[name].reshape(ours[name].shape)) < EXACT))
-        for name in ours
-    )
+    ours, right = glance.judge(windows, whole), engine.run({"image": windows})
+    off = max(_furthest(said, right[name].reshape(said.shape)) for name, said in ours.items())
+    return "" if off <= EXACT else _too_far("P-net of windows", off, EXACT)
+
+
+def _against_rnet(glance: CropGlance, engine: Engine) -> str:
+    """What R-net says otherwise of crops, nearly; "" for nothing."""
+    crops = golden_input((19, 3, 24, 24))
+    off = _furthest(_score(glance.odds(crops)), engine.run({"image": crops})["score"])
+    return "" if off <= SHARE * MARGIN["rnet"] else _too_far("R-net", off, SHARE * MARGIN["rnet"])
+
+
+def _furthest(ours: FloatArray, right: FloatArray) -> float:
+    """The largest difference; infinite for values that are no numbers."""
+    off = float(np.max(np.abs(ours - right)))
+    return off if math.isfinite(off) else math.inf
+
+
+def _too_far(net: str, off: float, most: float) -> str:
+    return f"what it says for {net} is off by {off:.2g}; at most {most:.2g} is right"
 
 
 def log_odds(score: float) -> float:

@@ -9,7 +9,8 @@ enum { STEP1 = WIDE + SPARE, STEP2 = WIDE / 2 + SPARE, STEP3 = WIDE / 4 + SPARE 
 typedef struct {
     uint32_t crops[(CROP + 4) * 3 * STEP1], first[(11 + 2) * 14 * STEP2], second[5 * 24 * STEP3];
     uint32_t third[9 * 32 * CROPS];
-    float upper[28][PAIR + SPARE], tall[28][PAIR + SPARE], wide[2][STEP2], rows[3][48][STEP2], last[64][STEP3];
+    float upper[28][PAIR + SPARE], tall[28][PAIR + SPARE], wide[2][STEP2];
+    float rows[3][48][STEP2], last[64][STEP3];
 } Room;
 
 typedef struct {
@@ -40,13 +41,9 @@ SCAN static inline void store_four(float sums[4][TILE_WORDS]) {
 
 /* The largest of three values beside each other, from every other one on: 16 of them. */
 SCAN static inline __m512 widest(const float *row) {
-    __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512 a = _mm512_loadu_ps(row), b = _mm512_loadu_ps(row + SIDE);
     __m512 c = _mm512_loadu_ps(row + 2), d = _mm512_loadu_ps(row + SIDE + 2);
-    __m512 two = _mm512_max_ps(_mm512_permutex2var_ps(a, even, b),
-                               _mm512_permutex2var_ps(a, odd, b));
-    return _mm512_max_ps(two, _mm512_permutex2var_ps(c, even, d));
+    return _mm512_max_ps(_mm512_max_ps(even(a, b), odd(a, b)), even(c, d));
 }
 
 SCAN static void narrow(const float *low, const float *high, int64_t width, uint32_t *out) {
@@ -159,14 +156,12 @@ SCAN static void crops_third(Room *room, int64_t y, const Rnet *net) {
             _mm512_storeu_ps(room->last[c] + x,
                              prelu(sums[c / 16] + SIDE * (c % 16), bias[c], slope[c]));
     }
-    __m512i apart = _mm512_mullo_epi32(
-        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-        _mm512_set1_epi32(6));
+    __m512i crop = apart(6);
     for (int64_t x = 0; x < 3; x++)
         for (int64_t c = 0; c < 32; c++)
             _mm512_storeu_si512(room->third + ((3 * y + x) * 32 + c) * CROPS,
-                                paired(_mm512_i32gather_ps(apart, room->last[2 * c] + x, 4),
-                                       _mm512_i32gather_ps(apart, room->last[2 * c + 1] + x, 4)));
+                                paired(_mm512_i32gather_ps(crop, room->last[2 * c] + x, 4),
+                                       _mm512_i32gather_ps(crop, room->last[2 * c + 1] + x, 4)));
 }
 
 /* The dense layer and the head: the logarithm of the odds of 16 crops. */

@@ -1,5 +1,5 @@
-/* Work on pixels and boxes that takes many small steps: area means, crops and suppression; and the
-   quick look of P-net.
+/* Work on pixels and boxes that takes many small steps: area means, crops, the bilinear resize and
+   suppression; and the quick look of P-net and R-net.
 
    `kernels.py` calls these without the lock of Python; `resample.py`, `bilinear.py`, `boxes.py` and
    `networks.py` say what they compute, and do the same in NumPy where they could not be built.
@@ -14,6 +14,13 @@
 #else
 #define FAST
 #endif
+
+#ifndef SOURCE
+#define SOURCE "unknown"
+#endif
+
+/* What the library was built from: the digest that the build computes. */
+const char *facenet_source(void) { return SOURCE; }
 
 typedef uint32_t Sum __attribute__((vector_size(16)));
 typedef float Mean __attribute__((vector_size(16)));

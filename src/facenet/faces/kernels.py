@@ -1,13 +1,15 @@
-"""The compiled part of the detectors: `kernels.c`, built when facenet is installed.
+"""The compiled part of the detectors, `kernels.c`: area means, crops, the bilinear resize,
+suppression, and the quick look of P-net and R-net.
 
-It needs no Python while it works, so that other threads go on. Where there was no compiler,
-`resample.py`, `bilinear.py`, `boxes.py` and `networks.py` compute the same in NumPy, and take
-longer.
+It is built when facenet is installed, and needs no Python while it works, so that other threads go
+on; `compiled.py` says whether it may be used here. Where it may not, `resample.py`, `bilinear.py`,
+`boxes.py` and `networks.py` compute the same in NumPy, and take longer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,18 @@ LIBRARY = Path(__file__).with_name("kernels.lib")
 """Where the build puts it (`hatch_build.py`)."""
 
 
+def source_digest(folder: Path = LIBRARY.parent) -> str:
+    """What the C sources are, as the build (`hatch_build.py`) puts it into the library."""
+    parts = (path.read_bytes() for path in sorted(folder.glob("*.c")))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
 class Kernels:
-    """The functions of a built library. Raises OSError when it cannot be loaded here."""
+    """The functions of a built library.
+
+    source: the digest of the C sources it was built from. Raises OSError when it cannot be loaded
+    here, AttributeError when a function is not in it.
+    """
 
     def __init__(self, library: Path) -> None:
         loaded = ctypes.CDLL(str(library))
@@ -53,6 +65,8 @@ class Kernels:
         self._judge.argtypes = [*[c_void_p] * 3, c_int64, *[c_void_p] * 2]
         self._judge.restype = None
         self._can_glance = loaded.facenet_can_glance
+        loaded.facenet_source.restype = ctypes.c_char_p
+        self.source = str(loaded.facenet_source(), "ascii")
 
     def level(self, image: ImageArray, height: int, width: int) -> FloatArray:
         """Area means of contiguous uint8 (H, W, 3): float32 (3, height, width), standardised."""
@@ -160,14 +174,3 @@ def _at(array: NDArray[Any]) -> int:
 def _check(failed: int) -> None:
     if failed:
         raise MemoryError
-
-
-def _found() -> Kernels | None:
-    try:
-        return Kernels(LIBRARY)
-    except (OSError, AttributeError):  # not built, for another system, or of another version
-        return None
-
-
-KERNELS = _found()
-"""The compiled functions; None where they were not built."""

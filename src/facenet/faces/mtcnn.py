@@ -20,6 +20,7 @@ from facenet.errors import SettingsError
 from facenet.faces.beside import Beside
 from facenet.faces.boxes import Indices, RealArray, regressed, squared, suppression_by_group
 from facenet.faces.detect import largest_first
+from facenet.faces.glance import Glances
 from facenet.faces.networks import CELL, STRIDE, Asked, Networks, chunks
 from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
 from facenet.models.engine import Engine
@@ -155,8 +156,8 @@ class _Level:
 class Mtcnn:
     """The detector.
 
-    engines: "pnet", "rnet", "onet" as in the card `mtcnn`. quick: gives the same networks in
-    quicker arithmetic (see `Networks`). threads: that are kept busy; the engines should take as
+    engines: "pnet", "rnet", "onet" as in the card `mtcnn`. quick, glances: give the same networks
+    in quicker arithmetic (see `Networks`). threads: that are kept busy; the engines should take as
     many runs at once.
     """
 
@@ -166,11 +167,12 @@ class Mtcnn:
         settings: MtcnnSettings | None = None,
         *,
         quick: Callable[[], Mapping[str, Engine]] = dict,
+        glances: Callable[[], Glances] = Glances,
         threads: int = 1,
     ) -> None:
         self.settings = settings or MtcnnSettings()
         self._rules = EXACTNESS[self.settings.exactness]
-        self._networks = Networks(engines, quick)
+        self._networks = Networks(engines, quick, glances=glances)
         self._beside, self._threads = Beside(threads), threads
 
     def detect(self, images: Sequence[ImageArray]) -> list[Faces]:

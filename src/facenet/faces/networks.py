@@ -1,10 +1,10 @@
 """The networks of MTCNN, run: which cells of a pyramid level hold a face, what crops show.
 
-A network can be looked through twice. First a quick engine (bfloat16) looks at everything; what it
-scores above the threshold less a `MARGIN` is looked at again by the exact one (fp32), and
-only that counts. P-net's answer for a cell depends on 12 x 12 pixels alone, so cells can be asked
-about one by one. The answers are those of the exact engine alone as long as the quick one is
-nowhere further off than the margin; `scripts/agreement.py` measures how far it is.
+A network can be looked through twice. First a glance, or else a quick engine, looks at everything
+in bfloat16; what it scores above the threshold less a `MARGIN` is looked at again by the exact
+engine (fp32), and only that counts. P-net's answer for a cell depends on 12 x 12 pixels alone, so
+cells can be asked about one by one. The answers are those of the exact engine alone as long as the
+quick look is nowhere further off than the margin; `scripts/agreement.py` measures how far it is.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from facenet.faces.boxes import Indices
-from facenet.faces.glance import CropGlance, Glance, crop_glance_of, glance_of, log_odds
-from facenet.faces.kernels import KERNELS, Kernels
+from facenet.faces.compiled import Find, compiled
+from facenet.faces.glance import MARGIN, Glances, log_odds
 from facenet.models.engine import Engine, rounded
 from facenet.types import FloatArray
 
 CELL, STRIDE = 12, 2
 """Field of view of P-net and the step between its cells, in pixels of a level."""
-MARGIN = {"pnet": 0.1, "rnet": 0.05}
-"""How far below the threshold the quick engine may score what the exact one lets pass. O-net lets
-too many crops pass for a quick look to be worth its while."""
 MUCH = {"pnet": 1 << 18, "rnet": 256}
 """Pixels of levels, crops, from which on a quick look with a quick engine pays."""
 FEW = 16
@@ -78,7 +75,7 @@ class Networks:
 
     exact: engines "pnet", "rnet" and "onet" as in the card `mtcnn`. quick: gives the same networks
     in quicker arithmetic, or nothing; called when there is so much to look at that it pays, see
-    `MUCH`.
+    `MUCH`. glances: gives what is quicker still, and is used in the place of `quick`.
     """
 
     def __init__(
@@ -86,10 +83,11 @@ class Networks:
         exact: Mapping[str, Engine],
         quick: Callable[[], Mapping[str, Engine]] = dict,
         *,
+        glances: Callable[[], Glances] = Glances,
         much: Mapping[str, int] = MUCH,
         alone: int = ALONE,
     ) -> None:
-        self._exact, self._make_quick = exact, quick
+        self._exact, self._make_quick, self._make_glances = exact, quick, glances
         self._much, self._alone = much, alone
 
     @cached_property
@@ -97,16 +95,12 @@ class Networks:
         return self._make_quick()
 
     @cached_property
-    def _glance(self) -> Glance | None:
-        return glance_of(self._exact.get("pnet"))
-
-    @cached_property
-    def _crop_glance(self) -> CropGlance | None:
-        return crop_glance_of(self._exact.get("rnet"))
+    def _glances(self) -> Glances:
+        return self._make_glances()
 
     def looks_quickly(self, net: str, much: int) -> bool:
         """Whether a network looks quickly first: at levels of so many pixels, so many crops."""
-        if net == "rnet" and much >= FEW and self._crop_glance is not None:
+        if net == "rnet" and much >= FEW and self._glances.rnet is not None:
             return True
         return much >= self._much.get(net, inf) and net in self._quick
 
@@ -130,8 +124,8 @@ class Networks:
     def _near_cells(self, levels: FloatArray, threshold: float) -> Mask | None:
         """Which cells reach a threshold at a quick look (n, r, c); None where there is none."""
         pixels = levels.size // 3
-        if self._glance is not None:
-            return np.asarray(self._glance.odds(levels) >= log_odds(threshold))
+        if self._glances.pnet is not None:
+            return np.asarray(self._glances.pnet.odds(levels) >= log_odds(threshold))
         if self.looks_quickly("pnet", pixels):
             return np.asarray(self._quick["pnet"].run({"image": levels})["score"] >= threshold)
         return None
@@ -144,7 +138,7 @@ class Networks:
         A level may end a pixel too early for its last row or column; P-net pools what there is.
         """
         (numbers, rows, columns), (height, width) = cells, levels.shape[2:]
-        windows = _squares(levels, (numbers, STRIDE * rows, STRIDE * columns))
+        windows = squares(levels, (numbers, STRIDE * rows, STRIDE * columns))
         ends = np.array([[height], [width]]) - STRIDE * np.stack([rows, columns])
         sizes = np.minimum(ends, CELL).astype(np.uint8)
         return Asked(numbers, rows, columns, -(-(width - 2) // STRIDE) - 4, windows, sizes)
@@ -170,8 +164,8 @@ class Networks:
 
     def _judge_cells(self, windows: FloatArray, sizes: NDArray[np.uint8]) -> Answer:
         """Exact answers for cells: "score" (n,) and "offset" (n, 4)."""
-        if self._glance is not None:
-            return self._glance.judge(windows, sizes)
+        if self._glances.pnet is not None:
+            return self._glances.pnet.judge(windows, sizes)
         scores = np.empty(len(windows), np.float32)
         offsets = np.empty((len(windows), 4), np.float32)
         for height, width in np.unique(sizes, axis=1).T:
@@ -181,11 +175,12 @@ class Networks:
         return {"score": scores, "offset": offsets}
 
     def near(self, net: str, crops: FloatArray, threshold: float) -> Mask:
-        """Which crops, float32 (n, 3, side, side), standardised, "rnet" or "onet" has to judge
-        exactly: bool (n,); to be asked where it `looks_quickly`. The others surely score below the
-        threshold."""
-        if net == "rnet" and self._crop_glance is not None:
-            return np.asarray(self._crop_glance.odds(crops) > log_odds(threshold - MARGIN[net]))
+        """Which crops, float32 (n, 3, side, side), standardised, a network has to judge exactly:
+        bool (n,). The others surely score below the threshold.
+
+        net: one of `MARGIN` that `looks_quickly` at so many."""
+        if net == "rnet" and self._glances.rnet is not None:
+            return np.asarray(self._glances.rnet.odds(crops) > log_odds(threshold - MARGIN[net]))
         score = _run(self._quick[net], net, crops)["score"]
         return np.asarray(score > threshold - MARGIN[net])
 
@@ -244,14 +239,16 @@ def _cells_of(mask: Mask, by_column: bool) -> tuple[Indices, Indices, Indices]:
     return (number, other, one) if by_column else (number, one, other)
 
 
-def _squares(
+def squares(
     levels: FloatArray,
     corners: tuple[Indices, Indices, Indices],
-    kernels: Kernels | None = KERNELS,
+    find: Find = compiled,
 ) -> FloatArray:
-    """Windows of levels, zero where one ends: number of the level, first row and first column (n,)
-    -> (n, 3, `CELL`, `CELL`)."""
-    if kernels:
+    """Windows of levels, float32 (m, 3, h, w), zero where one ends: number of the level, first row
+    and first column (n,) -> (n, 3, `CELL`, `CELL`).
+
+    find: gives the compiled functions; without them NumPy does it."""
+    if kernels := find().kernels:
         return kernels.windows(levels, corners, CELL)
     numbers, rows, columns = corners
     levels = np.pad(levels, ((0, 0), (0, 0), (0, 1), (0, 1)))

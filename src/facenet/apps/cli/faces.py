@@ -145,6 +145,7 @@ def align(
     from facenet.apps.jobs.align import align_folder
 
     settings = align_settings(cropping, detection)
+    detection.tell_held_back()
     with bar("pictures") as done:
         summary = align_folder(source, target, settings, workers=workers, done=done)
     if output.json:

@@ -173,10 +173,19 @@ class Detection:
         return EngineSettings(self.engine, self.device, instructions=self.instructions)
 
     def recognizer(self, **more: Any) -> Recognizer:
-        """A recognizer with these options, and more of `Recognizer`'s."""
+        """A recognizer with these options, and more of `Recognizer`'s; says what slows it down."""
         from facenet.recognizer import Recognizer
 
-        return Recognizer(**self.options(), **more)
+        made = Recognizer(**self.options(), **more)
+        self.tell_held_back()
+        return made
+
+    def tell_held_back(self) -> None:
+        """Why the detector computes in fp32 alone, where these options forbid what is quicker."""
+        from facenet.faces.detectors import held_back
+
+        if reason := held_back(self.detector, self._held(), options=self.settings()):
+            note(f"{self.detector}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +234,9 @@ class Recognition(Detection):
             raise SettingsError("model should name an embedder or several; got none.")
         self._tell(names)
         options = {**self.options(), "flip": False, **more}
-        return [Recognizer(**{**options, "model": name}) for name in names]
+        made = [Recognizer(**{**options, "model": name}) for name in names]
+        self.tell_held_back()
+        return made
 
 
 def _parsed(name: str, value: Any) -> Any:

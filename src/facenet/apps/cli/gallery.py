@@ -109,6 +109,7 @@ def opened(place: str, detection: Detection, calibration: str = "auto") -> Galle
         flip=space.contract.endswith(FLIPPED),
         calibration=calibration,
     )
+    detection.tell_held_back()
     return Gallery(gallery.store, recognizer=recognizer)
 
 

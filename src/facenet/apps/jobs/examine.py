@@ -11,26 +11,31 @@ from typing import Any, TypeVar
 
 from facenet import __version__
 from facenet.errors import FacenetError
-from facenet.faces.kernels import KERNELS
+from facenet.faces.compiled import compiled
+from facenet.faces.detectors import held_back
+from facenet.faces.glance import glances_of
 from facenet.models import openvino, ort
 from facenet.models.card import ModelCard
 from facenet.models.catalog import catalog, published
 from facenet.models.engine import EngineSettings
 from facenet.models.home import cpu_name, cpu_threads, environment
-from facenet.models.loader import choose_engine
+from facenet.models.loader import choose_engine, load_model
 from facenet.models.store import ModelStore
 
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "onnx")
 
 COMPILED = "compiled"
-IN_NUMPY = "NumPy, which is slower: no C compiler was there when facenet was installed"
+AMX = "AMX"
+LOOKING = "mtcnn"
+"""The detector that looks quickly first."""
 
 T = TypeVar("T")
 
 
 def examine(instructions: str = "auto") -> dict[str, Any]:
     """Versions, processor, threads, places, devices per engine, and the engine of each model.
-    pixels: whether the detectors' small steps are compiled.
+    pixels: whether the detectors' small steps are compiled. quick_look: whether MTCNN looks first
+    with AMX.
 
     instructions: to which the engines are held. Of an embedder also its fastest precision.
     problems: what is wrong, a sentence each; a model that was not fetched is no problem.
@@ -51,7 +56,8 @@ def examine(instructions: str = "auto") -> dict[str, Any]:
         "threads": cpu_threads(),
         "home": str(place.home),
         "device": place.device,
-        "pixels": COMPILED if KERNELS else IN_NUMPY,
+        "pixels": _pixels(),
+        "quick_look": _quick_look(settings),
         "engines": {name: _ask(devices, nowhere, problems) for name, devices in engines.items()},
         "instructions": settings.instructions,
         "models": [_examine_model(card, store, settings, problems) for card in cards.values()],
@@ -69,6 +75,7 @@ def report(findings: Mapping[str, Any]) -> str:
         f"home        {findings['home']}",
         f"device      {findings['device']}",
         f"pixels      {findings['pixels']}",
+        f"quick look  {findings['quick_look']}",
     ]
     if findings["instructions"] != "auto":
         lines.append(f"held to     {findings['instructions']}")
@@ -93,6 +100,8 @@ def _examine_model(
         store.files(card)
         choice = choose_engine(card, settings, store.home)
         found = {"name": card.name, "engine": choice.settings.engine, "reason": choice.reason}
+        if card.kind == "detector" and (slower := held_back(card.name, settings)):
+            found["reason"] += f"; {slower}"
         if card.kind == "embedder":
             fast = choose_engine(card, replace(settings, precision="auto"), store.home)
             found |= {"precision": fast.settings.precision, "precision_reason": fast.reason}
@@ -100,6 +109,23 @@ def _examine_model(
     except FacenetError as error:
         problems.append(str(error))
         return {"name": card.name, "engine": None, "reason": str(error)}
+
+
+def _pixels() -> str:
+    """What works on pixels and boxes, and why nothing better does."""
+    here = compiled()
+    return COMPILED if here.kernels else f"NumPy, which is slower: {here.reason}"
+
+
+def _quick_look(settings: EngineSettings) -> str:
+    """What MTCNN looks with first, or why it does not look with AMX."""
+    if settings.instructions != "auto":
+        return f"off: the instructions are held to {settings.instructions}"
+    try:
+        glances = glances_of(load_model(LOOKING, settings=settings).engines)
+    except FacenetError as error:
+        return f"off: {error}"
+    return f"off: {glances.reason}" if glances.reason else AMX
 
 
 def _ask(question: Callable[[], T], otherwise: T, problems: list[str]) -> T:

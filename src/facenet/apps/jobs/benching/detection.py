@@ -30,6 +30,8 @@ PEERS = {"mtcnn": "facenet-pytorch", "yunet": "opencv", "scrfd": "insightface"}
 """Families of detectors with the peer that has the same."""
 QUICK = "bf16"
 """Arithmetic that YuNet may be asked to compute in besides fp32."""
+MIXED = "mixed"
+"""The rows of frames that each lack some columns, so that no two are of one size."""
 FETCHED = "yunet"
 """The published detector that does not come with facenet."""
 SCORE = 0.7
@@ -102,18 +104,19 @@ def _plans(
     peers: dict[str, Task],
     arithmetic: str = "",
 ) -> list[Plan]:
-    """One by one, as at a door; and together, as `Recognizer` takes many. A peer looks at one
-    after the other either way. arithmetic: another than the detector's own, for YuNet."""
+    """One by one, as at a door; together, as `Recognizer` takes many; and together though no two
+    are of one size. A peer looks at one after the other either way. arithmetic: another than the
+    detector's own, for YuNet."""
     plans, other = [], {"arithmetic": arithmetic} if arithmetic else {}
     for size, place in places.items():
         name = "/".join([card.name, *other.values(), f"{size[0]}x{size[1]}"])
-        for together in (False, True):
+        ends = ("", f"/batch{count}", f"/batch{count}/{MIXED}")
+        for end in ends[:2] if other else ends:
             task = {
                 "job": "detect", "detector": card.name, "frames": str(place),
-                "together": together, **session.running, **other,
+                "together": bool(end), "mixed": end.endswith(MIXED), **session.running, **other,
             }  # fmt: skip
-            theirs = {name: {**task, **more} for name, more in peers.items()}
-            end = f"/batch{count}" if together else ""
+            theirs = {} if task["mixed"] else {n: {**task, **more} for n, more in peers.items()}
             parts = (None,) * session.settings.runs
             plans.append(Plan(f"{name}{end}", "frames/s", task, theirs, parts))
     return plans
