@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,14 @@ def test_what_fails_leaves_what_was_there(tmp_path):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_private_results_are_for_their_owner_or_keep_who_may_read_them(tmp_path):
+    path = tmp_path / "file"
+    for mode in (0o600, 0o644, 0o440):
+        if path.exists():
+            path.chmod(mode)
+        with written(path, private=True) as file:
+            assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode  # before it holds names
+            file.write(b"names")
+        assert stat.S_IMODE(path.stat().st_mode) == mode

@@ -322,3 +322,9 @@ def test_faces_that_differ_in_their_columns_or_contracts_are_refused():
         Faces.from_dict({"faces": [{"detection_score": 1}]})
     with pytest.raises(InputError, match="Faces.detection_score should"):
         Faces.from_dict({"faces": [{"box": [1, 2, 3, 4]}]})
+
+
+def test_faces_of_no_track_have_the_number_0() -> None:
+    assert some(3, full=False).tracks.tolist() == [0, 0, 0]
+    assert Faces.empty().tracks.shape == (0,)
+    assert some(2).with_(track_id=np.array([4, 0])).tracks.tolist() == [4, 0]

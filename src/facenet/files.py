@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +13,11 @@ from facenet.errors import StorageError
 
 
 @contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
+def written(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
     """A new file beside `path` that takes its place when all is written.
 
-    Its folder is made. Raises StorageError for a path that cannot be written.
+    Its folder is made. private: it can be read by its owner alone, or by whoever could read the
+    file whose place it takes. Raises StorageError for a path that cannot be written.
     """
     part = path.parent / f"{path.name}.{os.getpid()}.part"
     try:
@@ -23,6 +25,8 @@ def written(path: Path) -> Iterator[IO[bytes]]:
             raise IsADirectoryError(0, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
+            if private:
+                part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600)
             yield file
         os.replace(part, path)
     except OSError as error:

@@ -173,6 +173,11 @@ class Faces(Sequence[Face]):
         """Box areas in square pixels, float32 (n,)."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
+    @property
+    def tracks(self) -> IntArray:
+        """The track of each face, int64 (n,), 0 for none."""
+        return np.zeros(len(self), np.int64) if self.track_id is None else self.track_id
+
     def with_(self, **columns: Any) -> Faces:
         """A copy with some columns replaced, checked anew."""
         return replace(self, **columns)

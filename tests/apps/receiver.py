@@ -24,9 +24,10 @@ class Got:
 
 class Receiver:
     """Answers each request by `answer(number of the request from 1)`: a status, or a status and
-    headers, or None to close the connection without a word. To be used in a `with` block."""
+    headers, or None to close the connection without a word. port: 0 for any. To be used in a
+    `with` block."""
 
-    def __init__(self, answer: Callable[[int], object] = lambda number: 204) -> None:
+    def __init__(self, answer: Callable[[int], object] = lambda number: 204, port: int = 0) -> None:
         self.got: list[Got] = []
         self.came = threading.Semaphore(0)
         outer = self
@@ -50,7 +51,7 @@ class Receiver:
             def log_message(self, *words):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 

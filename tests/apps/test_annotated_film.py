@@ -11,7 +11,7 @@ import pytest
 from fakes import toy_faces
 from soundclips import RATE, decoded, onsets, packets_of, samples_of, tone, write_talkie
 
-from facenet.apps.jobs.filming.annotated import FilmLook, annotated_film, to_hide
+from facenet.apps.jobs.filming.annotated import AnnotatedFilm, FilmLook, annotated_film, to_hide
 from facenet.errors import InputError, SettingsError
 from facenet.faces.blur import blur_faces
 from facenet.faces.draw import draw_tracks
@@ -152,8 +152,6 @@ class Tape:
 
 def taped(look, steps):
     """The pictures of (time, faces, hide) on noise; and the noise."""
-    from facenet.apps.jobs.filming.annotated import AnnotatedFilm
-
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     tape = Tape()
     film = AnnotatedFilm(tape, look)
@@ -176,16 +174,61 @@ def test_a_hidden_track_stays_hidden_for_a_moment_where_it_was_last():
         assert np.array_equal(picture, wanted)
     shown, noise = taped(look, [(0, ONE, [1]), (0.1, ONE, [0]), (0.2, NOBODY, [])])
     assert [np.array_equal(picture, noise) for picture in shown] == [False, True, True]
-    untracked = ONE.with_(track_id=[0])
-    (_, after), noise = taped(look, [(0, untracked, [1]), (0.1, NOBODY, [])])
+
+
+def test_a_hidden_face_of_no_track_stays_hidden_by_its_place():
+    """Until another face is there or the time is over; a face elsewhere changes nothing."""
+    untracked, shifted = ONE.with_(track_id=[0]), toy_faces((44, 32, 64, 62)).with_(track_id=[7])
+    look, first = FilmLook(draw=False), (0, untracked, [1])
+    steps = [first, (0.1, NOBODY, []), (0.2, MOVED, [0]), (0.5, NOBODY, []), (0.52, NOBODY, [])]
+    pictures, noise = taped(look, steps)
+    hidden = blur_faces(noise, ONE.boxes)
+    assert [np.array_equal(picture, hidden) for picture in pictures] == [True] * 4 + [False]
+    assert np.array_equal(pictures[4], noise)
+    (_, named, after), noise = taped(look, [first, (0.1, shifted, [0]), (0.2, NOBODY, [])])
+    assert np.array_equal(named, noise)
     assert np.array_equal(after, noise)
+    large = np.repeat(np.repeat(noise, 2, axis=1), 3, axis=0)
+    tape = Tape()
+    film = AnnotatedFilm(tape, look)
+    film.add(Frame(0, 0.0, noise), untracked, {}, np.array([True]))
+    film.add(Frame(1, 0.1, large), NOBODY, {})
+    assert np.array_equal(tape.pictures[1], blur_faces(large, grown(ONE).boxes))
+
+
+def test_faces_stay_hidden_for_half_a_second_unless_another_time_is_said():
+    (_, held, gone), noise = taped(
+        FilmLook(), [(0, ONE, [1]), (0.5, NOBODY, []), (0.6, NOBODY, [])]
+    )
+    assert np.array_equal(held, blur_faces(noise, ONE.boxes))
+    assert np.array_equal(gone, noise)
+
+
+def test_in_a_frame_of_another_size_what_was_before_is_where_it_is_now():
+    """A lingering box and a trail, in a frame twice as wide and three times as high."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    large = np.repeat(np.repeat(noise, 2, axis=1), 3, axis=0)
+    tape = Tape()
+    film = AnnotatedFilm(tape, FilmLook(trail_s=1.0))
+    film.add(Frame(0, 0.0, noise), ONE, {}, np.array([True]))
+    film.add(Frame(1, 0.1, large), NOBODY, {})
+    film.add(Frame(2, 0.2, large), grown(MOVED), {})
+    hidden = blur_faces(large, grown(ONE).boxes)
+    assert np.array_equal(tape.pictures[1], draw_tracks(hidden, NOBODY, {}, trails={}))
+    way = {5: [(50.0 * 2, 45.0 * 3), (90.0 * 2, 45.0 * 3)]}
+    assert np.array_equal(tape.pictures[2], draw_tracks(large, grown(MOVED), {}, trails=way))
+
+
+def grown(faces):
+    across = np.array([2, 3], np.float32)
+    return faces.with_(boxes=faces.boxes * np.tile(across, 2), landmarks=faces.landmarks * across)
 
 
 @pytest.mark.parametrize("how", ["blur", "pixelate", "fill"])
 def test_faces_are_hidden_under_the_boxes_that_are_drawn(how):
-    (picture,), noise = taped(FilmLook(how=how, unknown="?"), [(0, ONE, [1])])
+    (picture,), noise = taped(FilmLook(how=how), [(0, ONE, [1])])
     hidden = blur_faces(noise, ONE.boxes, how=how)
-    assert np.array_equal(picture, draw_tracks(hidden, ONE, {}, unknown="?"))
+    assert np.array_equal(picture, draw_tracks(hidden, ONE, {}))
 
 
 def test_trails_are_as_long_as_asked_for():

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import signal
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -133,14 +134,14 @@ def test_a_killed_run_leaves_whole_lines(tmp_path):
     code = (
         "import os, sys; from facenet.apps.jobs.filming.eventfile import EventFile\n"
         "file = EventFile(sys.argv[1])\n"
-        "for n in range(100): file.add({'track': n})\n"
+        "for n in range(100): file.add({'type': 'seen', 'time_s': n})\n"
         "os.kill(os.getpid(), 9)"
     )
     child = subprocess.run([sys.executable, "-c", code, path], check=False)
     assert child.returncode == -signal.SIGKILL
-    assert [row["track"] for row in rows(path)] == list(range(100))
+    assert [row["time_s"] for row in rows(path)] == list(range(100))
     with EventFile(path, append=True) as file:  # the dead process holds nothing
-        file.add({"track": 100})
+        file.add(event_row(event()))
     assert len(rows(path)) == 101
 
 
@@ -169,20 +170,44 @@ def test_the_columns_need_room_too(tmp_path):
 def test_two_runs_do_not_share_a_file(tmp_path):
     path = tmp_path / "e.jsonl"
     with EventFile(path) as file:
-        file.add({"track": 1})
+        file.add(event_row(event("seen", "Ann")))
         for append in (True, False):
             with pytest.raises(StorageError, match=r"Another run writes to .*e\.jsonl"):
                 EventFile(path, append=append)
-        assert rows(path) == [{"track": 1}]
+        assert rows(path) == [event("seen", "Ann").to_dict()]
     EventFile(path, append=True).close()
 
 
-def test_a_table_of_something_else_is_not_added_to(tmp_path):
-    path = tmp_path / "budget.csv"
-    path.write_text("name,amount\nrent,3\n")
-    with pytest.raises(StorageError, match=r"budget\.csv: its first line should name the columns"):
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("budget.csv", b"name,amount\nrent,3\n"),
+        ("budget.csv", b"name,amount\nrent,3"),
+        ("budget.csv", b"name,amount"),
+        ("budget.csv", b'{"type": "arrived", "time_s": 1.5}\n'),
+        ("map.jsonl", b'{"type": "Feature", "geometry": null}\n{"type": "Fea'),
+        ("map.jsonl", b"\x00" * 300),
+        ("map.jsonl", b"\n"),
+        ("map.jsonl", ",".join(COLUMNS).encode() + b"\n"),
+    ],
+)
+def test_a_file_of_something_else_is_not_added_to_nor_cut(name, data, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=rf"{name} should be a \w+ of events, and begins other"):
         EventFile(path, append=True)
-    assert path.read_text() == "name,amount\nrent,3\n"
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.csv"])
+def test_events_are_for_their_owner_but_a_file_that_is_there_keeps_its_mode(name, tmp_path):
+    path = tmp_path / name
+    EventFile(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    for append in (True, False):
+        EventFile(path, append=append).close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_stdout():

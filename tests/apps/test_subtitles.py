@@ -83,6 +83,16 @@ def test_against_a_look_at_every_millisecond():
         assert before[1] < after[0] or (before[1] == after[0] and before[2] != after[2])
 
 
+def test_people_of_one_name_who_follow_each_other_are_one_cue(tmp_path):
+    tracks = [
+        track(number, "Ann", (start, start + 1.0), person_id=f"p{number}")
+        for number, start in ((1, 0.0), (2, 1.0))
+    ]
+    assert len(rows_of(tracks)) == 2
+    assert present(rows_of(tracks)) == [(0.0, 2.0, ["Ann"])]
+    assert write_subtitles(tmp_path / "a.srt", tracks) == 1
+
+
 HOSTILE = ["<i>Ann</i>", "a --> b", "{\\an8}up", "x\n\n2\n00:00:00.000 --> 00:00:09.000\nfake",
            "&amp;", "WEBVTT\r\n\r\nNOTE", "u\u2028v", "\u202eevil"]  # fmt: skip
 

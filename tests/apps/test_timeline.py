@@ -20,7 +20,7 @@ from facenet.apps.jobs.filming.timeline import (
     marks,
     write_timeline,
 )
-from facenet.errors import StorageError
+from facenet.errors import SettingsError, StorageError
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
@@ -218,6 +218,15 @@ def test_the_axis_has_few_round_marks(length, start):
     assert len(set(steps)) <= 1
     assert all(mark % step == 0 for mark, step in zip(found, steps, strict=False))
     assert len(found) >= (1 if length < 2 else 2)
+
+
+@pytest.mark.parametrize("name", ["page.mp4", "page", "page.html.txt", "x" * 500])
+def test_a_page_has_the_name_of_a_page(name, tmp_path):
+    with pytest.raises(SettingsError, match=r"should end with \.html or \.htm; got ") as caught:
+        write_timeline(tmp_path / name, [track()], Period("a"))
+    assert len(str(caught.value)) < 600
+    assert list(tmp_path.iterdir()) == []
+    write_timeline(tmp_path / "page.HTM", [track()], Period("a"))
 
 
 def test_a_full_disk_leaves_the_page_that_was_there(tmp_path):

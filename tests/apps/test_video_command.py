@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
+import re
+import signal
 import sys
 from dataclasses import fields
 from functools import partial
@@ -11,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import noise, write_clip
+from clips import noise, write_clip, write_sound
 from fakes import ToyDetector, toy_faces
 from PIL import Image
+from processes import children
 from shell import blank, copy, opened, process, refused, run
 
 import facenet
@@ -112,6 +116,76 @@ def test_a_video_cut_short_gives_its_frames_and_a_sentence(clip, tmp_path):
     assert run("detect", tmp_path / "text.mp4", "--json").json == []
 
 
+def killing(number):
+    """A detector that ends the processes started since then, at its so-many-th frame."""
+    seen, before = [], children()
+
+    def look(image):
+        seen.append(image)
+        if len(seen) == number:
+            for child in children() - before:
+                os.kill(child, signal.SIGKILL)
+        return toy_faces()
+
+    return ToyDetector(look)
+
+
+KILLED = "was ended from outside (SIGKILL), perhaps for want of memory, after "
+
+
+def test_a_decoder_that_is_killed_is_a_sentence_after_the_frames_that_came(
+    tmp_path, toy_recognizer
+):
+    """And the next video is read as ever."""
+    before = children()
+    long, short = (
+        Photo(write_clip(tmp_path / name, noise(count)), Path(name))
+        for name, count in (("long.mp4", 60), ("short.mp4", 3))
+    )
+    remarks, stage = Remarks(), partial(toy_recognizer.stream, embed=False)
+    watching = Watching(Strided(killing(4), stride=1))
+    rows = list(
+        watched_rows([long, short], stage, watching, remarks=remarks, done=lambda done, total: None)
+    )
+    numbers = [row["frame"] for row in rows if row["photo"] == str(long.path)]
+    assert numbers == list(range(len(numbers)))
+    assert 4 <= len(numbers) < 12
+    assert [row["frame"] for row in rows[len(numbers) :]] == [0, 1, 2]
+    (problem,) = remarks.problems
+    assert problem.startswith(f"{long.path} could not be read to its end: the process that ")
+    assert f"{KILLED}{len(numbers)} frames, at " in problem
+    assert children() == before
+
+
+def test_detect_video_gives_the_frames_that_came_before_its_decoder_was_killed(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", noise(60))
+    frames, before = [], children()
+    with pytest.raises(InputError, match=re.escape(KILLED)):
+        for frame, faces in facenet.detect_video(clip, stride=2, detector=killing(3)):
+            frames.append((frame.number, len(faces)))
+    assert frames == [(number, 1) for number in range(len(frames))]
+    assert 5 <= len(frames) < 14
+    watched = facenet.detect_video(clip, detector=killing(0))
+    next(watched)
+    assert len(children() - before) == 1
+    watched.close()
+    assert children() == before
+
+
+def test_a_file_without_pictures_or_without_a_frame_is_a_sentence(tmp_path):
+    sound = write_sound(tmp_path / "sound.mp4")
+    empty = write_clip(tmp_path / "empty.mp4", noise(5), movflags="faststart")
+    data = empty.read_bytes()
+    start = data.index(b"mdat") + 4
+    empty.write_bytes(data[:start] + bytes(len(data) - start))
+    assert refused("detect", sound, "--json", out="[]\n") == (
+        f"{sound} has no video that can be decoded, only sound or other streams. Choose another "
+        "file."
+    )
+    said = refused("detect", empty, "--json", out="[]\n")
+    assert said.startswith(f"{empty} has a video stream without a frame that can be decoded")
+
+
 def test_annotated_frames_are_written_and_replace_nothing(clip, tmp_path):
     out = tmp_path / "out"
     folder = out / f"{clip.name}.frames"
@@ -148,8 +222,10 @@ def test_a_folder_is_searched_for_pictures_only(clip, tmp_path, examples):
     assert {row["photo"] for row in run("detect", tmp_path).rows} == {str(tmp_path / "a.jpg")}
 
 
-def test_without_pyav_only_videos_are_refused(clip, examples, home):
-    before = "import sys; sys.modules['av'] = None"
+def test_without_pyav_only_videos_are_refused(clip, examples, home, tmp_path):
+    away = tmp_path / "av.py"  # found by the process that decodes, too
+    away.write_text("raise ImportError('No module named av')")
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
     ran = process("detect", str(clip), before=before)
     assert (ran.code, ran.out) == (2, "")
     assert 'pip install "facenet[video]"' in ran.sentence
@@ -170,7 +246,7 @@ def test_the_work_tells_how_far_it_is(tmp_path, toy_recognizer):
         done=lambda done, total: told.append((done, total)),
     )
     assert [row.get("frame") for row in rows] == [0, 1, 2, 3, 4, 5, None, 0, 1, 2, 3, 4, 5]
-    assert told == [(n, 13) for n in range(1, 14)]
+    assert told == [(n, 8) for n in range(1, 8)] + [(n, 13) for n in range(8, 14)]
     assert (remarks.faceless, remarks.problems) == ([], [])
 
 

@@ -77,6 +77,8 @@ def test_a_gallery_names_people_too(pan, examples, tmp_path):
         (("video", "none.mp4"), "none.mp4"),
         (("video", "rtsp://"), "rtsp"),
         (("video", "{pan}", "--stride", 0), "stride"),
+        (("video", "{pan}", "--seconds", 0), "seconds should be a number above 0; got 0.0."),
+        (("camera", "{pan}", "--seconds", "nan"), "seconds should be a number above 0; got nan."),
         (("video", "{pan}", "--blur", "some"), "all, unknown"),
         (("video", "{pan}", "--blur", "all"), "--draw"),
         (("video", "{pan}", "--draw", "film.xyz"), ".mp4"),
@@ -84,10 +86,32 @@ def test_a_gallery_names_people_too(pan, examples, tmp_path):
         (("video", "{pan}", "--tracks", "tracks.csv"), ".json"),
         (("video", "{pan}", "--known", "a", "--gallery", "b"), "not both"),
         (("video", "{pan}", "--webhook", "ftp://x"), "http"),
-        (("video", "{pan}", "--fmr", 0.1, "--threshold", 0.5), "Give one"),
+        (("video", "{pan}", "--known", "a", "--fmr", 0.1, "--threshold", 0.5), "Give one"),
+        (("video", "{pan}", "--fmr", 0.1), "--fmr is for naming people: say whom with --known or "),
+        (("video", "{pan}", "--fpir", 0.1), "--fpir is for naming people"),
+        (("video", "{pan}", "--hide", "nonsense"), "--blur"),
+        (("video", "{pan}", "--hide", "x", "--blur", "all", "--draw", "f.mp4"), "got 'x'"),
+        (("video", "{pan}", "--plain"), "--plain is for the film: say where it goes with --draw."),
+        (("video", "{pan}", "--trail", 1), "--trail is for the film"),
+        (("video", "{pan}", "--silent"), "--silent is for the film"),
+        (("video", "{pan}", "--max-stride", 20), "--max-stride is for --budget"),
+        (("video", "{pan}", "--rate", 5), "rate is for pictures of a folder and for cameras"),
+        (("video", "{pan}", "--size", "64x64"), "size is for cameras"),
+        (("video", "{folder}", "--size", "64x64"), "size is for cameras"),
+        (("video", "{pan}", "--json", "--events", "-"), "--json and --events - both write to"),
+        (("video", "{pan}", "--timeline", "page.mp4"), "should end with .html or .htm; got page"),
+        (("video", "{pan}", "--portraits", "f", "--events", "f/index.csv"), "two outputs"),
         (("video", "find", "none.jpg", "{pan}"), "none.jpg"),
         (("video", "find", "{pan}", "{folder}"), "No video"),
-        (("camera", "63", "--timeout", 1), "camera"),
+        (("camera", "63", "--timeout", 1), "There is no camera /dev/video63; found "),
+        (("camera", "/dev/video93"), "There is no camera /dev/video93; found "),
+        (("camera", "camera:front"), "There is no camera front; found "),
+        (("camera", "/dev/null"), "/dev/null is no file"),
+        (("camera", "{folder}"), "should hold or name pictures"),
+        (("camera", "ftp://host/x"), "begin with one of rtsp://, rtsps://, http://"),
+        (("camera", "file:///etc/passwd"), "got file://. A file is named by its path."),
+        (("camera", ""), "got an empty name"),
+        (("video", ""), "got an empty name"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(arguments, said, pan, tmp_path, monkeypatch):
@@ -98,13 +122,28 @@ def test_what_cannot_be_done_is_one_sentence(arguments, said, pan, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_a_film_never_replaces_its_source(pan, tmp_path):
-    copy = tmp_path / "copy.mp4"
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--draw", "copy.mp4"),
+        ("--events", "copy.jsonl"),
+        ("--tracks", "copy.json"),
+        ("--subtitles", "copy.vtt"),
+        ("--timeline", "copy.html"),
+    ],
+)
+def test_no_output_ever_replaces_the_source(option, name, pan, tmp_path):
+    copy, link = tmp_path / name, tmp_path / f"link{name}"
     copy.write_bytes(pan.read_bytes())
-    ran = run("video", copy, "--draw", copy)
-    assert ran.code == 2
-    assert "replace it" in ran.err
+    link.symlink_to(copy)
+    for place in (copy, link):
+        said = refused("video", copy, option, place)
+        assert said == (
+            f"{place} is the source, and what is written there would replace it. Choose another "
+            "name."
+        )
     assert copy.read_bytes() == pan.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [copy, link]
 
 
 def test_a_damaged_video_is_watched_as_far_as_it_goes(pan, tmp_path):
@@ -160,7 +199,7 @@ def test_find_tells_of_what_cannot_be_read_and_goes_on(pan, examples, tmp_path):
     assert "broken.mp4" in ran.err
     assert {row["video"] for row in ran.json} == {str(pan)}
     assert len((tmp_path / "found.jsonl").read_text().splitlines()) == 1
-    assert "is not" in run(
+    assert "begins otherwise" in run(
         "video", "find", examples / "known" / "Grace Hopper.jpg", pan,
         "--out", write(tmp_path / "other.jsonl", '{"a": 1}\n'),
     ).err  # fmt: skip
@@ -171,8 +210,9 @@ def write(path, text):
     return path
 
 
-def test_ctrl_c_finishes_the_files(pan, tmp_path):
-    """A folder of many pictures, stopped in the middle by the signal of Ctrl-C."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_files(sent, pan, tmp_path):
+    """A long video, stopped in the middle by the signal of Ctrl-C or of `docker stop`."""
     frames = [frame.image for frame in facenet.read_video(pan)]
     long = write_clip(tmp_path / "long.mp4", frames * 40)
     film, events = tmp_path / "film.mp4", tmp_path / "events.jsonl"
@@ -199,7 +239,7 @@ def test_ctrl_c_finishes_the_files(pan, tmp_path):
     )
     while not (events.exists() and events.stat().st_size) and child.poll() is None:
         time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sent)
     out, err = child.communicate()
     assert child.returncode == 130, err
     said = json.loads(out)
@@ -208,3 +248,20 @@ def test_ctrl_c_finishes_the_files(pan, tmp_path):
     assert len(list(facenet.read_video(film))) == said["frames"]
     told = [json.loads(line) for line in events.read_text().splitlines()]
     assert told[-1]["type"] == "left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "events.jsonl", "film.mp4", "long.mp4",
+    ]  # fmt: skip
+
+
+def test_a_reader_who_leaves_is_told_and_the_tracks_are_written(pan, tmp_path):
+    """`facenet video IN --events - | head -1`, as a process."""
+    tracks = tmp_path / "t.json"
+    command = [sys.executable, "-m", "facenet", "video", pan, "--events", "-", "--tracks", tracks]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.close()
+    said = child.stderr.read()
+    child.stderr.close()
+    child.wait()
+    assert "Cannot write events to stdout: Broken pipe." in said
+    assert "Traceback" not in said and "Exception ignored" not in said
+    assert json.loads(tracks.read_text())["frames"] == 30

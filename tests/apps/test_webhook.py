@@ -7,10 +7,12 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import socket
 import stat
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from receiver import Receiver
@@ -53,7 +55,7 @@ def no_thread_is_left():
 
 @pytest.fixture
 def box(tmp_path):
-    return outbox_beside(tmp_path / "events.jsonl")
+    return outbox_beside(tmp_path / "events.jsonl", "http://127.0.0.1/hook")
 
 
 def closed_port():
@@ -139,6 +141,25 @@ def test_one_that_is_down_takes_everything_in_the_next_run(box):
     assert [one["id"] for one in got[:3]] == keys
     assert hook.to_dict() == {"delivered": 4, "waiting": 0, "lost": 0, "outbox": None}
     assert not box.exists()
+
+
+def test_what_waits_for_one_address_is_sent_to_no_other(tmp_path):
+    """Three runs beside the same file of events: A is down, then B is there, then A is."""
+    events = tmp_path / "events.jsonl"
+    at_a = f"http://127.0.0.1:{closed_port()}/for-a?token=hush"
+    down(outbox_beside(events, at_a), "Ann", "Bob", url=at_a)
+    with Receiver() as receiver:
+        with Webhook(WebhookSettings(receiver.url), outbox_beside(events, receiver.url)) as hook:
+            hook.add(event_row(event(person="Cid")))
+        assert [one.json["person"] for one in receiver.got] == ["Cid"]
+    (waiting,) = tmp_path.iterdir()
+    assert waiting == outbox_beside(events, at_a)
+    assert re.fullmatch(r"events\.jsonl\.[0-9a-f]{16}\.outbox", waiting.name)
+    with Receiver(port=urlsplit(at_a).port) as receiver:
+        with Webhook(WebhookSettings(at_a), outbox_beside(events, at_a)):
+            pass
+        assert [one.json["person"] for one in receiver.got] == ["Ann", "Bob"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_waits_leaves_without_a_new_event(box):
@@ -341,7 +362,8 @@ def test_a_kill_at_any_byte_loses_nothing_that_was_written(tmp_path):
 
 def test_what_is_no_event_is_passed_over(tmp_path):
     path = tmp_path / "box"
-    lines = ['{"id": 3, "event": {}}', "[1]", "x" * 200_000, '{"id": "a"}', "[" * 5000, "", "\x00",
+    lines = ['{"id": "", "event": 5}', '{"id": 3, "event": {}}', "[1]", "x" * 200_000,
+             '{"id": "a"}', "[" * 5000, "", "\x00",
              '{"id": "k", "event": {"n": 1}}', '{"id": "k", "event": 5}']  # fmt: skip
     path.write_text("\n".join([*lines, '{"id": "l", "event": {"n": 2}}\n']))
     outbox = Outbox(path)

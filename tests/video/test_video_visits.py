@@ -251,6 +251,16 @@ def test_nobody_comes_and_nobody_leaves() -> None:
     assert story.visits.tracks() == ()
 
 
+@pytest.mark.parametrize("end", [lambda story: story.see(20.0), lambda story: story.over()[-3:]])
+def test_those_who_leave_together_leave_in_the_order_in_which_they_were_last_seen(end) -> None:
+    story = Story("Ada", "Bob", "Cid")
+    places = ((1, "Ada", HERE), (2, "Bob", THERE), (3, "Cid", (70, 30, 110, 78)))
+    for step, last in enumerate((places, places[:1] + places[2:], places[:1])):
+        for part in range(10):
+            story.see(step + part / 10, *last)
+    assert end(story) == [("left", 2, "Bob"), ("left", 3, "Cid"), ("left", 1, "Ada")]
+
+
 def test_spans_are_bounded() -> None:
     story = Story("Ada", settings=WatchSettings(gone_s=100.0))
     for step in range(300):
@@ -317,8 +327,12 @@ def test_a_poor_glimpse_is_nobody():
     for step in range(20):
         story.see(step / 10, (1, "Ada", HERE))
     story.poor(2.2, (2, "Bob", THERE))
+    moved = {}
     for step in range(23, 60):
         story.see(step / 10, (1, "Ada", HERE))
+        moved |= story.visits.moved
+    assert story.shown[20] == [2]
+    assert moved == {2: 0}
     assert story.over() == [("arrived", 1, "Ada"), ("left", 1, "Ada")]
     assert story.visits.count == len(story.visits.tracks()) == 1
 

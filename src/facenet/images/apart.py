@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import isfinite
@@ -97,7 +97,7 @@ class Child:
         if os.name == "nt" and file is not None:  # descriptors are not handed over there
             shared["file"] = file.name
         try:
-            self._process = _started([n for n in (handle, shared["file"]) if isinstance(n, int)])
+            self._process = started([n for n in (handle, shared["file"]) if isinstance(n, int)])
         finally:
             if isinstance(handle, int):
                 os.close(handle)
@@ -196,8 +196,11 @@ def _seal(handle: int) -> None:
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
 
 
-def _started(handles: list[int]) -> subprocess.Popen[bytes]:
-    """The child, outside the group of processes that Ctrl-C of a terminal reaches."""
+def started(handles: list[int], command: Sequence[str] = COMMAND) -> subprocess.Popen[bytes]:
+    """A child, outside the group of processes that Ctrl-C of a terminal reaches.
+
+    handles: descriptors that it gets. Raises InputError where none can be started.
+    """
     places = os.pathsep.join(place for place in sys.path if place)
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # none are used, so none start
     apart: dict[str, Any] = {"start_new_session": True, "pass_fds": handles}
@@ -205,7 +208,7 @@ def _started(handles: list[int]) -> subprocess.Popen[bytes]:
         apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined,unused-ignore]
     try:
         return subprocess.Popen(
-            COMMAND,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -215,7 +218,7 @@ def _started(handles: list[int]) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise InputError(
             f"No process can be started to decode the video: {error.strerror}. Free some memory, "
-            "or pass SourceSettings(apart=False) for a file."
+            "or pass SourceSettings(apart=False) for a file, and no audio for a film."
         ) from error
 
 
@@ -239,10 +242,10 @@ def _listen(process: subprocess.Popen[bytes], messages: SimpleQueue[Message]) ->
             process.kill()
             break
         messages.put(message)
-    messages.put(Message("gone", _ending(process.wait())))
+    messages.put(Message("gone", ending(process.wait())))
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
     """How a process ended, in words."""
     if code >= 0:
         return f"ended with code {code}"
@@ -268,19 +271,20 @@ def _message(line: bytes) -> Message | None:
 def _told(value: Any) -> Told:
     place, number, time_s, width, height, skipped = value
     told = Told(
-        _whole(place),
-        _whole(number),
+        whole(place),
+        whole(number),
         _seconds(time_s),
-        _whole(width),
-        _whole(height),
-        _whole(skipped),
+        whole(width),
+        whole(height),
+        whole(skipped),
     )
     if not isfinite(told.time_s):
         raise ValueError("a time should be finite")
     return told
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
+    """A count that a child sent. Raises ValueError for anything else."""
     if not isinstance(value, int) or not 0 <= value < 1 << 53:
         raise ValueError("expected a whole number")
     return value
@@ -298,8 +302,8 @@ def _facts(value: Any) -> dict[str, Any]:
         return None if found is None or not isfinite(found) or found <= 0 else float(found)
 
     return {
-        "width": _whole(value["width"]),
-        "height": _whole(value["height"]),
+        "width": whole(value["width"]),
+        "height": whole(value["height"]),
         "rate": number("rate"),
         "duration_s": number("duration_s"),
         "live": bool(value["live"]),

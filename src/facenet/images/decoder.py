@@ -44,10 +44,11 @@ PER_PIXEL = 32
 
 def main() -> None:
     """Serve one request."""
-    inlet, say = _channels()
+    inlet, say = channels()
     request = json.loads(inlet.readline(LONGEST))
     arena = _arena(request)
-    _limit_self(request, len(arena))
+    memory = MEMORY + len(arena) + PER_PIXEL * int(request["max_pixels"])
+    limit_self(memory if request["hardware"] == "off" else None)  # devices map more than they use
     places: SimpleQueue[int] = SimpleQueue()
     threading.Thread(target=_listen, args=(inlet, places), daemon=True).start()
     try:
@@ -60,19 +61,20 @@ def main() -> None:
     os._exit(0)  # a thread of FFmpeg that hangs is no reason to stay
 
 
-def _channels() -> tuple[IO[bytes], Callable[..., None]]:
-    """The way in, and what sends a message; nothing else reaches stdout from here on."""
+def channels() -> tuple[IO[bytes], Callable[..., None]]:
+    """The way in, and what sends a message and data after it; nothing else reaches stdout now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    out = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 1)
     lock = threading.Lock()
 
-    def say(**message: Any) -> None:
-        line = json.dumps(message).encode() + b"\n"
+    def say(data: bytes = b"", **message: Any) -> None:
+        line = json.dumps(message).encode() + b"\n" + data
         with lock:
             try:
                 out.write(line)
+                out.flush()
             except OSError:
                 os._exit(0)
 
@@ -87,15 +89,16 @@ def _arena(request: dict[str, Any]) -> mmap.mmap:
     return mmap.mmap(place, size)
 
 
-def _limit_self(request: dict[str, Any], shared: int) -> None:
-    """Bound the memory, write no file and no core dump, where the system lets it."""
+def limit_self(memory: int | None) -> None:
+    """Bound the address space to so many bytes, write no file and no core dump, where the system
+    lets it."""
     try:
         import resource
     except ImportError:
         return
     limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
-    if request["hardware"] == "off":  # devices map far more than they use
-        limits["RLIMIT_AS"] = MEMORY + shared + PER_PIXEL * int(request["max_pixels"])
+    if memory is not None:
+        limits["RLIMIT_AS"] = memory
     for name, bound in limits.items():
         kind = getattr(resource, name)
         hard = resource.getrlimit(kind)[1]

@@ -1,8 +1,8 @@
 """Films: the only place that writes a video. H.264 in MP4, MOV or MKV, VP9 in WebM, by PyAV.
 
 Takes uint8 (H, W, 3) RGB with the time of each picture and keeps these times exactly, also at a
-variable frame rate; the sound of the source comes along (see sound.py). Colours are written as
-BT.709, limited range, and marked so. Without B-frames, so that a picture is stored when it is
+variable frame rate; the sound of the source comes along (see soundapart.py). Colours are written
+as BT.709, limited range, and marked so. Without B-frames, so that a picture is stored when it is
 shown: no player has to shift anything. The file is whole or not there.
 """
 
@@ -22,7 +22,8 @@ import numpy as np
 from facenet.errors import InputError, SettingsError, StorageError
 from facenet.files import written
 from facenet.images.footage import pyav
-from facenet.images.sound import Cut, Sound, open_sound
+from facenet.images.sound import Cut
+from facenet.images.soundapart import SoundApart, open_sound
 from facenet.types import ImageArray
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -116,7 +117,7 @@ class Film:
         rate: Fraction,
         settings: FilmSettings,
         *,
-        sound: Sound | None = None,
+        sound: SoundApart | None = None,
         stop: Fraction | None = None,
     ) -> None:
         from av.video.reformatter import VideoReformatter
@@ -238,7 +239,7 @@ class Film:
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = av.video.reformatter.ColorRange.MPEG
         if self._sound is not None:
-            self._sound.attach(self._container, self._suffix)
+            self._sound.attach(self._container)
         self._container.start_encoding()
 
     def _options(self, webm: bool) -> dict[str, str]:
@@ -356,8 +357,9 @@ def film(
         raise InputError(SAME_PLACE.format(target))
     foreign: list[OSError] = []
     with ExitStack() as stack:
-        sound = None if audio is None else stack.enter_context(open_sound(audio))
-        with suppress(_LeftError), written(target) as file:
+        suffix = target.suffix.lower()
+        sound = None if audio is None else stack.enter_context(open_sound(audio, suffix))
+        with suppress(LeftError), written(target) as file:
             end = None if stop is None else Fraction(stop)
             out = Film(target, file, exact, options, sound=sound, stop=end)
             try:
@@ -365,15 +367,15 @@ def film(
                 out.finish()
             except OSError as error:  # of the block, not of this file
                 foreign.append(error)
-                raise _LeftError from error
+                raise LeftError from error
             finally:
                 out.abandon()
     if foreign:
         raise foreign[0]
 
 
-class _LeftError(Exception):
-    """Leaves the file behind, because the block ended with an error of its own."""
+class LeftError(Exception):
+    """Leaves the film behind, unfinished, when it is raised in the block of `film`."""
 
 
 def require_film_name(path: str | os.PathLike[str]) -> Path:

@@ -3,13 +3,12 @@
 Follows FFmpeg's stream copy: packets stay as they are where the new container can hold their
 codec, so that no sound is lost; the cut is then between packets (20 to 30 ms). Another codec
 becomes AAC or Opus, to the sample, and gaps become silence. The clock is that of the frames: 0 is
-where the first frame of the source goes.
+where the first frame of the source goes. All of it runs in the child process of `sounding`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facenet.errors import InputError
-from facenet.images.footage import FORMATS, open_file, pyav, require_local
+from facenet.images.footage import FORMATS, pyav
 
 WIDE = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
 COPIED = {
@@ -40,6 +39,8 @@ RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88
 """Samples a second that AAC knows; any other rate becomes 48,000, as with Opus."""
 BIT_RATE = 64_000
 """Bits a second of each channel that is encoded anew."""
+UNHEARD = "skip_samples"
+"""FFmpeg's name of what a packet tells of its samples that are not heard, as at the end."""
 HELD = 1000
 """How many packets of sound may come before the first picture."""
 FAR = 10**9
@@ -62,55 +63,46 @@ class Cut:
 class Sound:
     """The best stream of sound of a source.
 
-    notices: one sentence each about what could not be kept.
+    tracks: how many streams of it there are. faults: parts that are left out so far, since they are
+    damaged. encoder: what encodes it anew; None where it is copied.
     """
 
     def __init__(self, name: str, container: Any, stream: Any) -> None:
-        self.name, self.notices = name, list[str]()
+        self.name, self.faults, self.tracks = name, 0, len(container.streams.audio)
+        self.encoder: Any = None
         self._container, self._stream = container, stream
         self._origin = Fraction(0)  # of the clock of the frames, found with the first packets
-        self._out: Any = None
-        self._copied = self._leads = False
-        self._faults, self._kept = 0, 0
+        self._leads = False
 
-    def attach(self, target: Any, suffix: str) -> None:
-        """Add a stream to a container that is being made. Raises PyAV's errors and ValueError."""
+    def attach(self, target: Any, suffix: str) -> Any:
+        """Add the stream that `packets` are of to a container, and give it.
+
+        suffix: of the film. Raises PyAV's errors and ValueError.
+        """
         if self._stream is None or self._stream.codec_context is None:
             raise ValueError(f"nothing decodes the sound of {self.name}")
         context = self._stream.codec_context
         self._leads = suffix in LEADING
-        self._copied = context.codec.canonical_name in COPIED[suffix]
-        if self._copied:
-            self._out = target.add_stream_from_template(self._stream)
-            return
+        if context.codec.canonical_name in COPIED[suffix]:
+            return target.add_stream_from_template(self._stream)
         opus = suffix == ".webm"
+        codec = "libopus" if opus else "aac"
         rate = 48_000 if opus or context.rate not in RATES else context.rate
+        self.encoder = pyav().CodecContext.create(codec, "w")
+        out = target.add_stream(codec, rate=rate)
         layout = "mono" if context.channels == 1 else "stereo"
-        self._out = target.add_stream("libopus" if opus else "aac", rate=rate)
-        self._out.codec_context.layout = layout
-        self._out.codec_context.bit_rate = BIT_RATE * (1 + (layout == "stereo"))
+        for encoder in (self.encoder, out.codec_context):
+            encoder.sample_rate, encoder.layout = rate, layout
+            encoder.format = encoder.codec.audio_formats[0]
+            encoder.bit_rate = BIT_RATE * (1 + (layout == "stereo"))
+        return out
 
-    def packets(self, cut: Cut) -> Generator[Any, None, None]:
+    def packets(self, cut: Cut) -> Iterator[Any]:
         """Packets of the attached stream, in order and on the clock of the film.
 
         Packets that are damaged are left out.
         """
-        coming = self._as_they_are(cut) if self._copied else self._anew(cut)
-        for packet in coming:
-            self._kept += 1
-            yield packet
-
-    def refused(self) -> None:
-        """Note that a packet could not be written."""
-        self._faults += 1
-
-    def close(self) -> None:
-        """End with a notice when something of the sound is missing."""
-        if self._faults:
-            self.notices.append(
-                f"The sound of {self.name} is damaged: {self._faults:,} parts of it are left out "
-                f"of the film, {self._kept:,} are kept."
-            )
+        return self._as_they_are(cut) if self.encoder is None else self._anew(cut)
 
     # ---- copied
 
@@ -119,7 +111,7 @@ class Sound:
         for packet in self._demuxed():
             base = packet.time_base
             if packet.pts is None or packet.is_corrupt:
-                self._faults += 1
+                self.faults += 1
                 continue
             shift = round((self._origin + cut.first) / base)
             pts = packet.pts - shift
@@ -128,10 +120,9 @@ class Sound:
             if cut.stop is not None and pts * base >= cut.stop - cut.first:
                 return
             if last is not None and pts <= last:
-                self._faults += 1
+                self.faults += 1
                 continue
             last = packet.pts = packet.dts = pts
-            packet.stream = self._out
             yield packet
 
     def _too_early(self, time: Fraction, lasts: Fraction) -> bool:
@@ -147,11 +138,11 @@ class Sound:
         try:
             for packet in chain(self._beginning(), self._container.demux(self._stream)):
                 if packet.pts is not None and abs(packet.pts * packet.time_base) > FAR:
-                    self._faults += 1
+                    self.faults += 1
                 elif packet.size:
                     yield packet
         except (av.FFmpegError, OSError, ValueError):
-            self._faults += 1
+            self.faults += 1
 
     def _beginning(self) -> list[Any]:
         """The packets of sound before the first of the pictures, which tells where 0 is.
@@ -177,21 +168,21 @@ class Sound:
     # ---- encoded anew
 
     def _anew(self, cut: Cut) -> Iterator[Any]:
-        context = self._out.codec_context
+        context = self.encoder
         line = _Line(context.sample_rate, cut)
         for samples, time in self._samples(context):
             for piece, at in line.placed(samples, time - self._origin):
                 yield from self._encoded(piece, at)
             if line.full:
                 break
-        yield from self._out.encode(None)
+        yield from self.encoder.encode(None)
 
     def _encoded(self, samples: NDArray[np.float32], at: int) -> Iterator[Any]:
-        context = self._out.codec_context
+        context = self.encoder
         frame = pyav().AudioFrame.from_ndarray(samples, "fltp", context.layout.name)
         frame.sample_rate, frame.pts = context.sample_rate, at
         frame.time_base = Fraction(1, context.sample_rate)
-        yield from self._out.encode(frame)
+        yield from self.encoder.encode(frame)
 
     def _samples(self, context: Any) -> Iterator[tuple[NDArray[np.float32], Fraction]]:
         """Decoded sound, float32 (channels, n), and when it begins on the clock of the file."""
@@ -203,7 +194,7 @@ class Sound:
                 frames = [None] if packet is None else packet.decode()
                 parts = [part for frame in frames for part in resampler.resample(frame)]
             except (av.FFmpegError, ValueError):
-                self._faults += 1
+                self.faults += 1
                 continue
             for part in parts:
                 if part.pts is not None:
@@ -242,26 +233,25 @@ class _Line:
 
 
 @contextmanager
-def open_sound(path: str | os.PathLike[str]) -> Iterator[Sound | None]:
-    """The sound of a video file, closed at the end; None of a file without any.
+def sound_of(file: Any, name: str) -> Iterator[Sound | None]:
+    """The sound of an open video file; None of a file without any.
 
-    Opens nothing but the file, as `read_video` does. Raises InputError for a file that cannot be
+    Nothing but the file is opened, as by `read_video`. Raises InputError for a file that cannot be
     opened as a video.
     """
-    name, av = require_local(path), pyav()
+    av = pyav()
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-    with open_file(path, name) as file:
-        try:
-            container = av.open(file, options=options, metadata_errors="replace")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise InputError(
-                f"The sound of {name} cannot be read: it cannot be opened as a video. Copy it "
-                "again, or make the film without sound."
-            ) from error
-        with container:
-            stream = container.streams.best("audio")
-            there = len(container.streams.audio) > 0
-            yield Sound(name, container, stream) if there else None
+    try:
+        container = av.open(file, options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"The sound of {name} cannot be read: it cannot be opened as a video. Copy it "
+            "again, or make the film without sound."
+        ) from error
+    with container:
+        stream = container.streams.best("audio")
+        there = len(container.streams.audio) > 0
+        yield Sound(name, container, stream) if there else None
 
 
 def _pictures(container: Any) -> Any:

@@ -44,13 +44,15 @@ class Source:
     name: for messages, without the user and password of an address. kind: "file", "sequence",
     "camera" or "stream". live: whether frames are dropped when they are late. facts: what is known
     of it, by its first frame. notices: what happened, a sentence each: opened again, decoded
-    without hardware, another size of frames.
+    without hardware, another size of frames. settings: how it is read.
     """
 
-    def __init__(self, reading: Reading, closing: ExitStack) -> None:
+    def __init__(
+        self, reading: Reading, closing: ExitStack, settings: SourceSettings = SETTINGS
+    ) -> None:
         self.name, self.kind, self.live = reading.name, reading.kind, reading.live
         self.facts: SourceFacts = reading.facts
-        self.notices = reading.notices
+        self.notices, self.settings = reading.notices, settings
         self._reading, self._closing = reading, closing
         self._stopped = threading.Event()
         self._frames = self._all_frames()
@@ -123,7 +125,7 @@ def open_source(
         reading = _reading(place, settings, limits, closing)
         closing.callback(reading.close)
         kept = closing.pop_all()
-    return Source(reading, kept)
+    return Source(reading, kept, settings)
 
 
 def _reading(
@@ -142,12 +144,22 @@ def _reading(
                 f"leave out apart=False for {address.name}."
             )
         return Connection(address, settings, limits)
-    name = require_local(place)
-    if is_sequence(place):
+    name, sequence = require_local(place), is_sequence(place)
+    _require_fit(settings, name, sequence=sequence)
+    if sequence:
         return Sequence(place, settings, limits)
     if settings.apart:
         return FileApart(closing.enter_context(open_file(place, name)), name, settings, limits)
     return FileHere(place, settings, limits, closing)
+
+
+def _require_fit(settings: SourceSettings, name: str, *, sequence: bool) -> None:
+    """Raises SettingsError for what a file or a sequence has of its own."""
+    rate = None if sequence else settings.rate
+    for option, value in (("rate", rate), ("size", settings.size)):
+        if value is not None:
+            fits = "pictures of a folder and for cameras" if option == "rate" else "cameras"
+            raise SettingsError(f"{option} is for {fits}; leave it out for {name}.")
 
 
 class FileHere:

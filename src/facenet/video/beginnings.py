@@ -35,8 +35,7 @@ class Beginnings:
 
     def note(self, frame: Frame, faces: Faces) -> None:
         """Keep those of a frame whose `track_id` is 0."""
-        ids = np.zeros(len(faces), np.int64) if faces.track_id is None else faces.track_id
-        rest = faces[ids <= 0]
+        rest = faces[faces.tracks <= 0]
         free = np.ones(len(rest), np.float32)
         self._frames.append(_Frame(frame.time_s, frame.number, rest.boxes, rest.embedding, free))
 

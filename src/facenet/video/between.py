@@ -6,16 +6,16 @@ import numpy as np
 
 from facenet.faces.boxes import Indices
 from facenet.faces.detect import largest_first
-from facenet.faces.strided import PAIRED, SPREAD, paired
-from facenet.types import Faces, FloatArray, IntArray
+from facenet.faces.strided import SPREAD
+from facenet.types import Faces, FloatArray
 
 
 def between(before: Faces, after: Faces, share: float) -> Faces:
     """Faces at a share, 0 to 1, of the way from one frame that was looked at to the next.
 
     before, after: with `track_id`. Faces of one track go from one place to the other at an even
-    pace; so do two that overlap (as in `Strided`) where one is of no track yet. A face in only one
-    of the frames stays where it is in all frames between, so that one that is to be hidden is.
+    pace. A face of no track, or of a track in only one of the frames, stays where it is in all
+    frames between: whoever is nearest may be somebody else, and one that is to be hidden is.
     Gives boxes, landmarks, detection scores and `track_id`, the largest face first.
     """
     one, two = _bare(before), _bare(after)
@@ -25,8 +25,7 @@ def between(before: Faces, after: Faces, share: float) -> Faces:
     boxes = np.concatenate([_mixed(left.boxes, right.boxes, share), *(a.boxes for a in alone)])
     scores = _mixed(left.detection_score, right.detection_score, share)
     scores = np.concatenate([scores, *(a.detection_score for a in alone)])
-    ids = np.where(_ids(right) > 0, _ids(right), _ids(left))
-    ids = np.concatenate([ids, *(_ids(a) for a in alone)])
+    ids = np.concatenate([left.tracks, *(a.tracks for a in alone)])
     return largest_first(Faces(boxes, _points((left, right), alone, share), scores, track_id=ids))
 
 
@@ -34,11 +33,11 @@ def moved_on(predicted: Faces, last: Faces) -> Faces:
     """Tracks where they should be by now, and faces of no track where they were in the last frame
     that was looked at. predicted, last: with `track_id`."""
     one, two = _bare(predicted), _bare(last)
-    two = two[_ids(two) <= 0]
+    two = two[two.tracks <= 0]
     still = (one[[]], one[[]])
     boxes = np.concatenate([one.boxes, two.boxes])
     scores = np.concatenate([one.detection_score, two.detection_score])
-    ids = np.concatenate([_ids(one), _ids(two)])
+    ids = np.concatenate([one.tracks, two.tracks])
     return largest_first(Faces(boxes, _points(still, [one, two], 0.0), scores, track_id=ids))
 
 
@@ -57,23 +56,15 @@ def spread(boxes: FloatArray) -> FloatArray:
 
 
 def _pairs(one: Faces, two: Faces) -> tuple[Indices, Indices]:
-    """Rows of faces that belong together: (k,), (k,)."""
-    mine, theirs = _ids(one), _ids(two)
-    first, second = np.nonzero((mine[:, None] == theirs) & (mine[:, None] > 0))
-    rest, others = _others(len(one), first), _others(len(two), second)
-    near, far = paired(spread(one[rest].boxes), spread(two[others].boxes), PAIRED)
-    rows, columns = rest[near], others[far]
-    fresh = (mine[rows] <= 0) | (theirs[columns] <= 0)
-    return np.concatenate([first, rows[fresh]]), np.concatenate([second, columns[fresh]])
+    """Rows of faces of one track: (k,), (k,)."""
+    mine, theirs = one.tracks, two.tracks
+    rows, columns = np.nonzero((mine[:, None] == theirs) & (mine[:, None] > 0))
+    return rows, columns
 
 
 def _bare(faces: Faces) -> Faces:
     """Boxes, landmarks, scores and tracks alone."""
-    return Faces(faces.boxes, faces.landmarks, faces.detection_score, track_id=_ids(faces))
-
-
-def _ids(faces: Faces) -> IntArray:
-    return np.zeros(len(faces), np.int64) if faces.track_id is None else faces.track_id
+    return Faces(faces.boxes, faces.landmarks, faces.detection_score, track_id=faces.tracks)
 
 
 def _others(count: int, rows: Indices) -> Indices:

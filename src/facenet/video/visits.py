@@ -82,7 +82,8 @@ class Visits:
         """Take in a frame that was looked at, and give what happened.
 
         faces: with the `track_id` of the tracker. quality: one per face. ended: tracks that the
-        tracker has given up. `moved` says which numbers were found to be those of others.
+        tracker has given up. `moved` says which numbers were found to be those of others, or
+        of nobody: 0.
         """
         now = frame.time_s
         self._events, self.moved = [], {}
@@ -144,7 +145,7 @@ class Visits:
 
     def _see(self, frame: Frame, faces: Faces, quality: Sequence[float]) -> None:
         """Hand every face of a track to its visit."""
-        ids = [0] * len(faces) if faces.track_id is None else faces.track_id.tolist()
+        ids = faces.tracks.tolist()
         changed: list[tuple[int, list[Look]]] = []
         for row, track in enumerate(ids):
             if track <= 0:
@@ -293,7 +294,9 @@ class Visits:
     def _forget(self, visit: Visit) -> None:
         self._bound = {track: v for track, v in self._bound.items() if v is not visit}
         self._open.remove(visit)
-        self._joined += bool(visit.number)
+        if visit.number:
+            self.moved[visit.number] = 0
+            self._joined += 1
 
     def _label(self, visit: Visit) -> None:
         """Number a stranger who may be known again; a person has a name instead."""

@@ -13,10 +13,9 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from facenet.errors import FacenetError, SettingsError
 from facenet.faces.allocator import give_memory_back
@@ -36,6 +35,9 @@ from facenet.video.pace import Pace
 from facenet.video.settings import WatchSettings
 from facenet.video.visits import Likeness, OnTrack, Visits
 
+EXACT = 1e-6
+"""Seconds to which times of frames are compared."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
@@ -52,7 +54,8 @@ class Watching(Iterator[Moment]):
     frames: those of the source, with their times rising. A moment is given when the next frame has
     come, so that those who leave at the end are in the last one. Use it in a `with` block, or call
     `close`, to stop early; `stop` ends it after the frame at hand, with everybody leaving.
-    clock: seconds, for the pace.
+    until_s: seconds after the first frame from which no frame is taken. stopped: whether it ends,
+    or ended, before its source. clock: seconds, for the pace.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Watching(Iterator[Moment]):
         self._last: tuple[Frame, Faces] | None = None
         self._since, self._now = 0, 0.0
         self._people: dict[int, Identity] = {}
-        self._stopped = False
+        self._joined: dict[int, int] = {}
+        self._first: float | None = None
+        self.until_s, self.stopped = inf, False
         self._moments = self._run()
 
     def __next__(self) -> Moment:
@@ -98,6 +103,12 @@ class Watching(Iterator[Moment]):
     def track_count(self) -> int:
         """How many tracks there were, those that are not kept too."""
         return self._parts.visits.count
+
+    @property
+    def joined(self) -> dict[int, int]:
+        """Numbers that moments named and that are of no track any more: the number of the track
+        that they were found to be of, 0 for nobody's."""
+        return {old: self._now_called(old) for old in self._joined}
 
     @property
     def skipped(self) -> int:
@@ -135,7 +146,7 @@ class Watching(Iterator[Moment]):
     def stop(self) -> None:
         """End after the frame at hand: the last moments come, and everybody leaves in the last. May
         be called from another thread or a signal handler."""
-        self._stopped = True
+        self.stopped = True
         stop = getattr(self.source, "stop", None)
         if stop is not None:
             stop()
@@ -152,14 +163,14 @@ class Watching(Iterator[Moment]):
         ready: list[Moment] = []
         coming = iter(self.source)
         try:
-            while not self._stopped:
+            while not self.stopped:
                 started = self._clock()
                 try:
                     frame = next(coming, None)
                 except FacenetError as error:  # what there is comes first
                     problem = error
                     break
-                if frame is None:
+                if frame is None or self._late(frame):
                     break
                 received = self._clock()
                 yield from ready
@@ -169,6 +180,14 @@ class Watching(Iterator[Moment]):
                 raise problem
         finally:
             self._close_source()
+
+    def _late(self, frame: Frame) -> bool:
+        """Whether a frame comes after `until_s`; it is the end then."""
+        self._first = frame.time_s if self._first is None else self._first
+        late = frame.time_s - self._first > self.until_s - EXACT
+        if late:
+            self.stop()
+        return late
 
     def _timed(self, frame: Frame, started: float) -> list[Moment]:
         """The moments that a frame completes; what they cost goes to the pace."""
@@ -195,8 +214,8 @@ class Watching(Iterator[Moment]):
         found, quality = parts.looking.see(frame.image, last[1] if last and same else None)
         found = parts.tracker.update(found, frame.time_s)
         events = parts.visits.update(frame, found, quality, parts.tracker.ended())
-        ids = np.zeros(0, np.int64) if found.track_id is None else found.track_id
-        faces = found.with_(track_id=parts.visits.numbers(ids))
+        self._joined |= parts.visits.moved
+        faces = found.with_(track_id=parts.visits.numbers(found.tracks))
         waiting = self._between(frame, faces if same else None)
         self._last, self._since = (frame, faces), 0
         return [*waiting, self._moment(frame, faces, events, looked=True)]
@@ -209,8 +228,7 @@ class Watching(Iterator[Moment]):
             return []
         when = max(frame.time_s, self._last[0].time_s)
         faces = self._parts.tracker.predict(when)
-        ids = np.zeros(0, np.int64) if faces.track_id is None else faces.track_id
-        faces = faces.with_(track_id=self._parts.visits.numbers(ids))
+        faces = faces.with_(track_id=self._parts.visits.numbers(faces.tracks))
         return [self._moment(frame, moved_on(faces, self._last[1]))]
 
     def _between(self, frame: Frame | None, after: Faces | None) -> list[Moment]:
@@ -236,6 +254,7 @@ class Watching(Iterator[Moment]):
         self._parts.visits.moved.clear()
         ready = [*ready, *self._between(None, None)]
         events = self._parts.visits.finish(self._now)
+        self._joined |= self._parts.visits.moved
         if ready and events:
             ready[-1] = replace(ready[-1], events=(*ready[-1].events, *events))
         return ready
@@ -243,10 +262,15 @@ class Watching(Iterator[Moment]):
     def _moment(
         self, frame: Frame, faces: Faces, events: Iterable[VideoEvent] = (), *, looked: bool = False
     ) -> Moment:
-        numbers = np.zeros(0, np.int64) if faces.track_id is None else faces.track_id
+        numbers = faces.tracks
         known = {**self._people, **self._parts.visits.identities(numbers)}
         self._people = {n: known.get(n, Identity()) for n in sorted(set(numbers.tolist())) if n > 0}
         return Moment(frame, faces, looked, self._people, tuple(events))
+
+    def _now_called(self, number: int) -> int:
+        while number in self._joined:
+            number = self._joined[number]
+        return number
 
     def _close_source(self) -> None:
         close = getattr(self.source, "close", None)

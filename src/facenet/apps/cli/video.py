@@ -81,6 +81,16 @@ class Who(Identifying):
             note(f"Not enrolled: {reason}")
         return enrolment.people
 
+    def settings_rates(self) -> dict[str, Any]:
+        """fmr, fpir and threshold. Raises SettingsError for rates of names without people."""
+        given = [f"--{name}" for name in ("fmr", "fpir") if getattr(self, name) is not None]
+        if given and not self.asked:
+            raise SettingsError(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for naming people: "
+                "say whom with --known or --gallery."
+            )
+        return self.rates()
+
     @property
     def asked(self) -> bool:
         """Whether there is anybody to name."""
@@ -125,15 +135,20 @@ class Following:
     budget: float | None = flag(
         None, "Seconds of work for a second of video: 1 keeps the pace, by a larger stride."
     )
-    max_stride: int = flag(15, "With --budget: the largest stride.")
+    max_stride: int | None = flag(None, "With --budget: the largest stride.  [default: 15]")
 
     def settings(self, rates: dict[str, Any]) -> WatchSettings:
         """As `watch` takes them. rates: fmr, fpir and threshold."""
         from facenet.video.settings import WatchSettings
 
+        if self.max_stride is not None and self.budget is None:
+            raise SettingsError("--max-stride is for --budget: give both, or leave it out.")
+        most: dict[str, Any] = {}
+        if self.max_stride is not None:
+            most["max_stride"] = self.max_stride
         return WatchSettings(
             stride=self.stride, between=self.between, resize=self.resize, gone_s=self.gone,
-            seen_s=self.seen, budget=self.budget, max_stride=self.max_stride, **rates,
+            seen_s=self.seen, budget=self.budget, **most, **rates,
         )  # fmt: skip
 
 
@@ -143,9 +158,10 @@ class Files:
 
     draw: Path | None = flag(None, "Film with boxes and names: .mp4, .mkv, .mov or .webm.")
     blur: str | None = flag(None, "Hide faces in the film: all, or unknown.")
-    hide: str = flag("blur", "How they are hidden: blur, pixelate or fill.")
+    hide: str | None = flag(None, "How they are hidden: blur, pixelate or fill.  [default: blur]")
     plain: bool = flag(False, "No boxes and names in the film.")
     trail: float = flag(0.0, "Seconds of everybody's way drawn as a line.")
+    silent: bool = flag(False, "No sound in the film.")
     events: str | None = flag(None, "Events as they come: .jsonl, .csv, or - for stdout.")
     append: bool = flag(False, "Add events to the file that is there.")
     webhook: str | None = flag(
@@ -162,9 +178,9 @@ class Files:
 
         return Outputs(
             draw=self.draw, blur=self.blur, hide=self.hide, boxes=not self.plain,
-            trail=self.trail, events=self.events, append=self.append, webhook=self.webhook,
-            tracks=self.tracks, subtitles=self.subtitles, timeline=self.timeline,
-            portraits=self.portraits,
+            trail=self.trail, silent=self.silent, events=self.events, append=self.append,
+            webhook=self.webhook, tracks=self.tracks, subtitles=self.subtitles,
+            timeline=self.timeline, portraits=self.portraits,
         )  # fmt: skip
 
 
@@ -253,7 +269,9 @@ def _watch(
     from facenet.video.watch import watch as watching
 
     reading, following, files = how
-    outputs, settings = files.outputs(), following.settings(who.rates())
+    if output.json and files.events == "-":
+        raise SettingsError("--json and --events - both write to stdout. Leave one of them out.")
+    outputs, settings = files.outputs(), following.settings(who.settings_rates())
     with who.opened(recognition) as (recognizer, gallery), training_bar("video") as done:
         telling = Telling(done=done, until_s=reading.seconds)
         people = who.people(recognizer)

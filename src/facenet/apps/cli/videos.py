@@ -20,7 +20,7 @@ COLUMNS = ("photo", "frame", "time_s", "box", "detection_score", "landmarks")
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How videos are watched; see `Strided` and `read_video`."""
+    """How videos are watched; see `Strided` and `open_source`."""
 
     stride: int = flag(1, "Videos: detect in every so many frames.")
     between: str = flag("interpolate", "Videos: the frames between, interpolate or reuse.")
@@ -49,6 +49,7 @@ def print_watched(
     """Print every face of photos and videos as it is found; the exit code."""
     from facenet.apps.jobs.videofaces import Remarks, Watching, watched_rows
     from facenet.faces.strided import Strided
+    from facenet.images import SourceSettings
 
     recognizer, remarks = detection.recognizer(), Remarks()
     notice = detection.licence_notice()
@@ -56,7 +57,7 @@ def print_watched(
         recognizer.detector, stride=watch.stride, between=watch.between, resize=watch.resize
     )
     stage = partial(recognizer.stream, embed=False)
-    watching = Watching(strided, watch.start, watch.stop, draw)
+    watching = Watching(strided, SourceSettings(start=watch.start, stop=watch.stop), draw)
 
     def rows() -> Iterator[dict[str, Any]]:
         with bar("frames") as done:

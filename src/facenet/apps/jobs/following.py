@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from facenet.apps.jobs.visitscoring import There, table_lines
 from facenet.evaluate.tracking import Labelled, TrackScore, score_tracks, sum_scores
 from facenet.faces.track import Tracker, TrackSettings
@@ -113,8 +111,8 @@ def _followed(clip: Looked, stride: int, settings: TrackSettings) -> list[Labell
 
 def tracks_of(faces: Faces) -> Labelled:
     """The faces of a frame that belong to tracks."""
-    ids = np.zeros(0, np.int64) if faces.track_id is None else faces.track_id
-    return Labelled(faces.boxes[ids > 0], ids[ids > 0])
+    there = faces.tracks > 0
+    return Labelled(faces.boxes[there], faces.tracks[there])
 
 
 def _plain(faces: Faces) -> Faces:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def on_interrupt(stop: Callable[[], object]) -> Iterator[None]:
+def on_interrupt(
+    stop: Callable[[], object], signals: Iterable[int] = (signal.SIGINT,)
+) -> Iterator[None]:
     """Ctrl-C calls `stop` instead of ending the process; a second one ends it as ever.
 
-    Outside the main thread, where Python gives no signals, nothing is changed.
+    signals: those that count as Ctrl-C; SIGTERM is what `docker stop` sends. Outside the main
+    thread, where Python gives no signals, nothing is changed.
     """
 
     def ask(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in before:
+            signal.signal(one, signal.default_int_handler)
         stop()
 
+    before: dict[int, Any] = {}
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, ask)
     try:
+        for one in signals:
+            before[one] = signal.signal(one, ask)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

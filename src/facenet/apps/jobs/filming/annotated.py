@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from facenet.errors import InputError, SettingsError
 from facenet.faces.blur import STYLES, blur_faces
+from facenet.faces.boxes import overlap
 from facenet.faces.draw import draw_tracks
 from facenet.images import Frame
 from facenet.images.filming import Film, FilmSettings, film
 from facenet.types import Faces, FloatArray, ImageArray
 
 WHOM = ("all", "unknown")
+SAME_PLACE = 0.3
+"""Overlap (IoU) from which a face is there where one of no track was hidden a moment ago."""
 TRAIL_POINTS = 500
 """The longest trail: older points are dropped, whatever their time."""
 
@@ -31,14 +34,13 @@ TRAIL_POINTS = 500
 class FilmLook:
     """What is drawn on the frames of a film.
 
-    draw: whether there are boxes and labels. unknown: the word for somebody nobody knows. trail_s:
-    seconds of the way of each track that are drawn as a line; 0: none. how: how faces are hidden,
-    see `blur_faces`. linger_s: seconds for which the last place of a hidden track stays hidden
-    after its last box: a detector may lose a face that is still there.
+    draw: whether there are boxes and labels. trail_s: seconds of the way of each track that are
+    drawn as a line; 0: none. how: how faces are hidden, see `blur_faces`. linger_s: seconds for
+    which the last place of a hidden face stays hidden after its last box: a detector may lose a
+    face that is still there.
     """
 
     draw: bool = True
-    unknown: str = "unknown"
     trail_s: float = 0.0
     how: str = "blur"
     linger_s: float = 0.5
@@ -63,8 +65,10 @@ class AnnotatedFilm:
     def __init__(self, target: Film, look: FilmLook) -> None:
         self.film = target
         self._look = look
+        self._size = (0, 0)  # width and height of the last frame
         self._trails: dict[int, deque[tuple[float, float, float]]] = {}
         self._hidden: dict[int, tuple[float, FloatArray]] = {}  # of a track: when, and its box
+        self._loose: list[tuple[float, FloatArray]] = []  # the same of faces of no track
 
     def add(
         self,
@@ -84,20 +88,41 @@ class AnnotatedFilm:
             raise InputError(
                 f"hide should be one value per face, ({len(faces)},); got {covered.shape}."
             )
+        self._fit(frame.image)
         image = self._covered(frame, faces, covered)
         self.film.add(self._drawn(image, frame.time_s, faces, labels), frame.time_s)
 
+    def _fit(self, image: ImageArray) -> None:
+        """Take what is known of earlier frames to the size of this one."""
+        before, self._size = self._size, (image.shape[1], image.shape[0])
+        if before in ((0, 0), self._size):
+            return
+        x, y = self._size[0] / before[0], self._size[1] / before[1]
+        scale = np.array([x, y, x, y], np.float32)
+        self._hidden = {t: (time, box * scale) for t, (time, box) in self._hidden.items()}
+        self._loose = [(time, box * scale) for time, box in self._loose]
+        for points in self._trails.values():
+            moved = [(time, x * across, y * down) for time, across, down in points]
+            points.clear()
+            points.extend(moved)
+
     def _covered(self, frame: Frame, faces: Faces, hide: NDArray[np.bool_]) -> ImageArray:
         """The frame without the faces to hide, now or a moment ago."""
-        now = frame.time_s
-        for track, box, covered in zip(_tracks(faces), faces.boxes, hide, strict=True):
+        now, linger = frame.time_s, self._look.linger_s
+        self._loose = [
+            (time, box)
+            for time, box in self._loose
+            if now - time <= linger and not np.any(overlap(faces.boxes, box[None]) >= SAME_PLACE)
+        ]
+        for track, box, covered in zip(faces.tracks.tolist(), faces.boxes, hide, strict=True):
             self._hidden.pop(track, None)
-            if track and covered:
+            if covered and track:
                 self._hidden[track] = (now, box)
-        old = [t for t, (time, _) in self._hidden.items() if now - time > self._look.linger_s]
-        for track in old:
-            del self._hidden[track]
-        boxes = [*faces.boxes[hide], *(box for time, box in self._hidden.values() if time < now)]
+            elif covered:
+                self._loose.append((now, box))
+        self._hidden = {t: one for t, one in self._hidden.items() if now - one[0] <= linger}
+        before = [box for time, box in (*self._hidden.values(), *self._loose) if time < now]
+        boxes = [*faces.boxes[hide], *before]
         if not boxes:
             return frame.image
         return blur_faces(frame.image, np.stack(boxes), how=self._look.how)
@@ -113,11 +138,11 @@ class AnnotatedFilm:
             for track, points in self._trails.items()
             if self._look.trail_s
         }
-        return draw_tracks(image, faces, labels, unknown=self._look.unknown, trails=trails)
+        return draw_tracks(image, faces, labels, trails=trails)
 
     def _follow(self, now: float, faces: Faces) -> None:
         """Note where the tracks are, and forget what is too long ago."""
-        for track, box in zip(_tracks(faces), faces.boxes, strict=True):
+        for track, box in zip(faces.tracks.tolist(), faces.boxes, strict=True):
             if track:
                 x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
                 self._trails.setdefault(track, deque(maxlen=TRAIL_POINTS)).append((now, x, y))
@@ -149,12 +174,12 @@ def annotated_film(
 def to_hide(faces: Faces, labels: Mapping[int, str | None], whom: str) -> NDArray[np.bool_]:
     """Which faces are hidden, bool (n,): "all", or the "unknown": everybody without a name,
     also a face that is of no track yet. Raises SettingsError for another word."""
-    if whom not in WHOM:
-        raise SettingsError(f"blur should be one of {', '.join(WHOM)}; got {str(whom)[:50]!r}.")
-    unnamed = [not track or labels.get(track) is None for track in _tracks(faces)]
+    require_whom(whom)
+    unnamed = [not track or labels.get(track) is None for track in faces.tracks.tolist()]
     return np.array([whom == "all" or value for value in unnamed], bool)
 
 
-def _tracks(faces: Faces) -> list[int]:
-    """The track of each face, 0 for none."""
-    return [0] * len(faces) if faces.track_id is None else [int(t) for t in faces.track_id]
+def require_whom(whom: str) -> None:
+    """Raises SettingsError for a word that says not whose faces are hidden."""
+    if whom not in WHOM:
+        raise SettingsError(f"blur should be one of {', '.join(WHOM)}; got {str(whom)[:50]!r}.")

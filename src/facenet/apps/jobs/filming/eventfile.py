@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from facenet.apps.jobs.filming.cells import csv_line, json_line, plain
 from facenet.apps.jobs.filming.closing import Closing
-from facenet.apps.jobs.filming.linefile import LineFile
+from facenet.apps.jobs.filming.linefile import Kind, LineFile
 from facenet.errors import SettingsError, StorageError
-
-if TYPE_CHECKING:
-    from facenet.video.events import VideoEvent
+from facenet.video.events import ARRIVED, LEFT, NAMED, SEEN, VideoEvent
 
 STDOUT = "-"
 LINES, TABLE = (".jsonl", ".ndjson"), (".csv",)
@@ -26,6 +24,14 @@ COLUMNS = (
     "reported_s", "source", "at",
 )  # fmt: skip
 """Columns of CSV: the fields of an event, and what `event_row` adds."""
+KINDS = {
+    "jsonl": Kind(
+        "a file of events",
+        tuple(f'{{"type": "{kind}", "time_s": '.encode() for kind in (ARRIVED, NAMED, SEEN, LEFT)),
+    ),
+    "csv": Kind("a table of events", (csv_line(COLUMNS).encode(),)),
+}
+"""How files of events are known."""
 
 
 def event_row(
@@ -50,8 +56,8 @@ class EventFile(Closing):
     place: a file whose name ends with .jsonl or .ndjson (JSON Lines) or .csv, or "-" for JSON
     Lines on stdout. append: add to the file that is there; otherwise it is replaced at once. out:
     what stands for stdout.
-    Raises SettingsError for another ending; StorageError when the file cannot be written, has
-    other columns, or another run writes to it.
+    Raises SettingsError for another ending; StorageError when the file cannot be written, is to
+    be added to and is no file of events, or another run writes to it.
     """
 
     def __init__(
@@ -59,12 +65,14 @@ class EventFile(Closing):
     ) -> None:
         self._out = (out or sys.stdout) if str(place) == STDOUT else None
         self._file: LineFile | None = None
-        self.table = event_kind(place) == "csv"
+        kind = event_kind(place)
+        self.table = kind == "csv"
         if self._out is None:
             with ExitStack() as stack:
-                self._file = stack.enter_context(LineFile(Path(place), keep=append))
-                if self.table:
-                    self._head(self._file)
+                keep = KINDS[kind] if append else None
+                self._file = stack.enter_context(LineFile(Path(place), keep=keep))
+                if self.table and not self._file.size:
+                    self._file.add(csv_line(COLUMNS))
                 stack.pop_all()
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -73,8 +81,14 @@ class EventFile(Closing):
         Raises StorageError when it cannot be written; what was written before stays as it is.
         """
         if self._out is not None:  # in ASCII, which every terminal and pipe takes
-            self._out.write(json.dumps(plain(row), allow_nan=False) + "\n")
-            self._out.flush()
+            try:
+                self._out.write(json.dumps(plain(row), allow_nan=False) + "\n")
+                self._out.flush()
+            except OSError as error:
+                raise StorageError(
+                    f"Cannot write events to stdout: {error.strerror or error}. Name a file with "
+                    "--events, or let the reader of stdout go on."
+                ) from error
         elif self._file is not None:
             self._file.add(self._line(row))
 
@@ -87,17 +101,6 @@ class EventFile(Closing):
         if self.table:
             return csv_line(row.get(column) for column in COLUMNS)
         return json_line(row)
-
-    def _head(self, file: LineFile) -> None:
-        """Write the names of the columns, or see that they are there."""
-        head = csv_line(COLUMNS)
-        if not file.size:
-            file.add(head)
-        elif file.read(0, len(head)) != head.encode():
-            raise StorageError(
-                f"Cannot add events to {str(file.path)[:300]}: its first line should name the "
-                "columns of events. Choose another file, or do not append."
-            )
 
 
 def event_kind(place: str | Path) -> str:

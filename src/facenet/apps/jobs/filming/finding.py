@@ -19,19 +19,24 @@ from typing import Any
 import numpy as np
 
 from facenet.apps.jobs.filming.cells import json_line, plain
-from facenet.apps.jobs.filming.linefile import LineFile
+from facenet.apps.jobs.filming.linefile import Kind, LineFile
 from facenet.apps.jobs.photos import find_photos
 from facenet.errors import DataError, InputError
 from facenet.galleries import Gallery
 from facenet.gallery.compare import People
 from facenet.gallery.records import EnrolledFace
 from facenet.images import SourceSettings, is_video_name
+from facenet.images.sequence import natural
 from facenet.recognizer import Recognizer
 from facenet.video.events import Track
 from facenet.video.settings import WatchSettings
 from facenet.video.watch import watch
 
 Remark = Callable[[str], None]
+FORMAT = "facenet-found-1"
+KIND = Kind("a file of `facenet video find --out`", (f'{{"format": "{FORMAT}"'.encode(),))
+KEPT = ("person", "first_s", "last_s", "similarity", "threshold", "fmr", "fpir", "track", "time_s")
+"""What is kept of a visit; the recording is named as it is called now."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +53,12 @@ class Search:
     def question(self) -> str:
         """A digest of all that answers depend on."""
         asked = hashlib.sha256(np.sort(self.person.embedding, axis=0).tobytes())
-        told = [self.person.contract, self.recognizer.detection, asdict(self.settings)]
-        asked.update(json.dumps([*told, self.source.start, self.source.stop]).encode())
+        rates = (self.recognizer.calibration or self.recognizer.embedder.card).fmr
+        told = (
+            self.person.contract, self.recognizer.detection, asdict(self.settings),
+            rates and asdict(rates), self.source.start, self.source.stop,
+        )  # fmt: skip
+        asked.update(json.dumps(told).encode())
         return asked.hexdigest()
 
 
@@ -79,15 +88,16 @@ def find_person(
     out: a file of JSON Lines that the work is kept in; what it tells of a recording, unchanged
     since and asked the same, is not searched for again. done: takes recordings done, all there
     are, and a few words. stopped: asked after each frame; True ends it, and what is under way is
-    searched again next time. Raises StorageError for a file that cannot be written.
+    searched again next time. Raises StorageError for a file that cannot be written or is of
+    another kind, DataError for one with a line that is not of this kind.
     """
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     searched = known = 0
     question = search.question
     with ExitStack() as stack:
-        kept = stack.enter_context(LineFile(out, keep=True, private=True)) if out else None
-        before = dict(_kept(out, question)) if out else {}
+        kept = stack.enter_context(LineFile(out, keep=KIND)) if out else None
+        before = dict(_kept(kept.path, question)) if kept and kept.size else {}
         for number, path in enumerate(recordings):
             done(number, len(recordings), path.name)
             key = _key(path)
@@ -98,9 +108,10 @@ def find_person(
                 if answer is None:
                     return Found(rows, searched, known, problems, True)
                 if kept and not answer["problem"]:
-                    kept.add(json_line({"recording": key, "question": question, **answer}))
+                    entry = {"format": FORMAT, "recording": key, "question": question, **answer}
+                    kept.add(json_line(entry))
             searched += not answer["problem"]
-            rows += answer["found"]
+            rows += [{"video": str(path), **row} for row in answer["found"]]
             problems += [answer["problem"]] if answer["problem"] else []
         done(len(recordings), len(recordings), "")
     return Found(rows, searched, known, problems, False)
@@ -112,7 +123,7 @@ def find_recordings(places: Iterable[Path]) -> list[Path]:
     for place in places:
         if place.is_dir():
             below = (path for path in place.rglob("*") if path.is_file() and is_video_name(path))
-            found += sorted(below)
+            found += sorted(below, key=lambda path: [natural(part) for part in path.parts])
         else:
             found.append(place)
     unique = list(dict.fromkeys(found))
@@ -161,7 +172,7 @@ def _searched(path: Path, search: Search, stopped: Callable[[], bool]) -> dict[s
 
     def take(track: Track) -> None:
         if track.person is not None:
-            found.append(_row(path, track))
+            found.append(_row(track))
 
     try:
         with watch(
@@ -178,13 +189,10 @@ def _searched(path: Path, search: Search, stopped: Callable[[], bool]) -> dict[s
     return facts
 
 
-def _row(path: Path, track: Track) -> dict[str, Any]:
-    whole = track.to_dict()
+def _row(track: Track) -> dict[str, Any]:
     portrait = track.portraits[0] if track.portraits else None
-    names = ("person", "first_s", "last_s", "similarity", "threshold", "fmr", "fpir", "track")
-    row = {name: whole[name] for name in names}
-    best = {"time_s": portrait.time_s if portrait else None}
-    told: dict[str, Any] = plain({"video": str(path), **row, **best})
+    whole = {**track.to_dict(), "time_s": portrait.time_s if portrait else None}
+    told: dict[str, Any] = plain({name: whole[name] for name in KEPT})
     return told
 
 
@@ -202,12 +210,14 @@ def _kept(out: Path, question: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in out.read_bytes().splitlines():
         try:
             entry = json.loads(line)
-            if entry["question"] == question:
-                yield entry["recording"], {
-                    "frames": entry["frames"], "found": entry["found"], "problem": None
-                }  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+            found = [{name: row[name] for name in KEPT} for row in entry["found"]]
+            facts = {"frames": entry["frames"], "found": found, "problem": None}
+            recording = str(entry["recording"])
+            same = entry["question"] == question
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(
-                f"{out} should be a file of `facenet video find --out`; it has a line that is "
-                "not. Name another file."
+                f"{str(out)[:300]} should be {KIND.name}; it has a line that is not. Name another "
+                "file."
             ) from error
+        if same:
+            yield recording, facts

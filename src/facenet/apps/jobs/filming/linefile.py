@@ -2,7 +2,8 @@
 
 Each line is handed to the system at once, so that `tail -f` sees it and nothing waits in this
 process. Where a line cannot be written whole, what came of it is taken away again. A torn last
-line, left by a kill or a power cut, is removed when the file is opened.
+line, left by a kill or a power cut, is removed when the file is opened, but only from a file of
+ours: what its first line says is looked at before anything is cut.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from facenet.apps.jobs.filming.closing import Closing
@@ -22,24 +24,37 @@ if sys.platform != "win32":
 BLOCK = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How files of one sort are known. name: for messages. begins: what one of them begins with."""
+
+    name: str
+    begins: tuple[bytes, ...]
+
+    def fits(self, start: bytes) -> bool:
+        """Whether a file that starts so, perhaps torn within its first words, is of this sort."""
+        return any(start.startswith(mark) or mark.startswith(start) for mark in self.begins)
+
+
 class LineFile(Closing):
     """A file that is open for lines, to be used in a `with` block.
 
-    keep: add to the lines that are there; otherwise they are removed. Its folder is made. On
-    POSIX systems the file belongs to one process at a time. private: a new file can be read by
-    its owner alone.
-    Raises StorageError when it cannot be opened or another process writes to it.
+    keep: of which kind the lines are that may be there, to add to them; None: what is there is
+    removed. Its folder is made. On POSIX systems the file belongs to one process at a time. A new
+    file can be read by its owner alone, since the lines hold names and times.
+    Raises StorageError when it cannot be opened, is of another kind, or another process writes to
+    it.
     """
 
-    def __init__(self, path: Path, *, keep: bool = False, private: bool = False) -> None:
+    def __init__(self, path: Path, *, keep: Kind | None = None) -> None:
         self.path = path
         self._handle = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = _alone(path, 0o600 if private else 0o666)
+            self._handle = _alone(path)
             self._regular = stat.S_ISREG(os.fstat(self._handle).st_mode)
             if self._regular:
-                os.ftruncate(self._handle, _whole(self._handle) if keep else 0)
+                os.ftruncate(self._handle, self._ours(keep) if keep else 0)
         except OSError as error:
             self.close()
             raise self._problem(error) from error
@@ -91,6 +106,15 @@ class LineFile(Closing):
             with suppress(OSError):
                 os.close(handle)
 
+    def _ours(self, kind: Kind) -> int:
+        """Bytes up to the end of the last whole line. Raises StorageError for another kind."""
+        if not kind.fits(self.read(0)):
+            raise StorageError(
+                f"{str(self.path)[:300]} should be {kind.name}, and begins otherwise; it was left "
+                "as it is. Name another file."
+            )
+        return _whole(self._handle)
+
     def _problem(self, error: OSError) -> StorageError:
         return StorageError(
             f"Cannot write {str(self.path)[:300]}: {error.strerror or error}. What was written "
@@ -98,14 +122,14 @@ class LineFile(Closing):
         )
 
 
-def _alone(path: Path, mode: int) -> int:
+def _alone(path: Path) -> int:
     """A handle on a file that no other process has in the same way.
 
     Raises OSError; StorageError where another process has it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     while True:
-        handle = os.open(path, flags, mode)
+        handle = os.open(path, flags, 0o600)
         try:
             if sys.platform == "win32" or not stat.S_ISREG(os.fstat(handle).st_mode):
                 return handle

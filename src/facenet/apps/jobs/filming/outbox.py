@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from facenet.apps.jobs.filming.cells import json_line
-from facenet.apps.jobs.filming.linefile import BLOCK, LineFile
+from facenet.apps.jobs.filming.linefile import BLOCK, Kind, LineFile
 from facenet.errors import StorageError
 
+KIND = Kind("a file of events that wait for a webhook", (b'{"id": "',))
 SPARE = 1000
 """Events that are kept in memory where the disk is full."""
 
@@ -49,7 +50,7 @@ class Outbox:
             )
         self.path = path
         self.lost = 0
-        self._file: LineFile | None = LineFile(path, keep=True, private=True)
+        self._file: LineFile | None = LineFile(path, keep=KIND)
         self._lock = threading.Lock()
         self._spare, self._room = deque[Parcel](), spare
         self._offset, self._kept = self._found(self._file)

@@ -43,11 +43,11 @@ def write_portraits(folder: Path, tracks: Iterable[Track]) -> int:
     made = {track.id: (portrait_name(track), _best(track)) for track in ordered}
     for name, portrait in made.values():
         if portrait is not None:
-            with written(folder / name) as file:
+            with written(folder / name, private=True) as file:
                 file.write(portrait.jpeg)
     lines = [csv_line(COLUMNS)]
     lines += [csv_line(_row(track, *made[track.id])) for track in ordered]
-    with written(folder / INDEX) as file:
+    with written(folder / INDEX, private=True) as file:
         file.write("".join(lines).encode())
     kept = {name for name, portrait in made.values() if portrait is not None}
     for name in old - kept:

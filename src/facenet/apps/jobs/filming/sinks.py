@@ -5,20 +5,29 @@ Each is on its own: one that fails (a full disk, say) is left out and named, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol
 
 from facenet.apps.jobs.filming.annotated import FilmLook, annotated_film, to_hide
 from facenet.apps.jobs.filming.eventfile import EventFile, event_row
-from facenet.apps.jobs.filming.portraits import require_portrait_folder, write_portraits
+from facenet.apps.jobs.filming.portraits import (
+    INDEX,
+    require_portrait_folder,
+    write_portraits,
+)
 from facenet.apps.jobs.filming.subtitles import subtitle_kind, write_subtitles
-from facenet.apps.jobs.filming.timeline import Period, require_timeline_extra, write_timeline
+from facenet.apps.jobs.filming.timeline import (
+    Period,
+    require_timeline_extra,
+    require_timeline_name,
+    write_timeline,
+)
 from facenet.apps.jobs.filming.trackfile import BoxLog, track_kind, write_tracks
 from facenet.apps.jobs.filming.webhook import (
     Webhook,
@@ -26,8 +35,10 @@ from facenet.apps.jobs.filming.webhook import (
     outbox_beside,
     webhook_secret,
 )
-from facenet.images.filming import TICK, require_film_name
+from facenet.files import require_writable
+from facenet.images.filming import TICK, LeftError, require_film_name
 from facenet.video.events import Moment, Track
+from facenet.video.identity import Identity
 
 AHEAD = 8
 """Frames that may wait for the film, which is written beside the detection."""
@@ -36,11 +47,12 @@ AHEAD = 8
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What is known at the end. tracks: all that were kept. facts: of the summary. stopped:
-    whether the video ended before its source did."""
+    whether the video ended before its source did. joined: see `Watching`."""
 
     tracks: Sequence[Track]
     facts: dict[str, Any]
     stopped: bool
+    joined: Mapping[int, int] = field(default_factory=dict)
 
 
 class Sink(Protocol):
@@ -77,16 +89,15 @@ class FilmPlan:
     blur: str | None = None
 
 
-class _LeftError(Exception):
-    """Ends the thread of a film that is not wanted any more."""
-
-
 class FilmSink:
-    """Writes an annotated film in a thread of its own: encoding waits for no detection."""
+    """Writes an annotated film in a thread of its own: encoding waits for no detection.
+
+    Raises StorageError at once for a place that cannot be written, as all outputs do.
+    """
 
     def __init__(self, plan: FilmPlan) -> None:
         self.name, self._plan = str(plan.path), plan
-        require_film_name(plan.path)
+        require_writable(require_film_name(plan.path))
         self._queue: Queue[Moment | Ending | None] = Queue(AHEAD)
         pool = ThreadPoolExecutor(1, "facenet-film")
         self._work = pool.submit(self._write)
@@ -120,7 +131,7 @@ class FilmSink:
                 while isinstance(given := self._queue.get(), Moment):
                     last = self._add(film, given, last)
                 if not isinstance(given, Ending):
-                    raise _LeftError
+                    raise LeftError
                 if given.stopped:
                     film.film.cut()
             made = film.film
@@ -134,12 +145,10 @@ class FilmSink:
         frame = moment.frame
         if frame.time_s <= last:
             later = last + float(TICK)
-            frame = type(frame)(frame.number, later, frame.image)
+            frame = replace(frame, time_s=later)
         names = {number: identity.person for number, identity in moment.people.items()}
         hide = to_hide(moment.faces, names, self._plan.blur) if self._plan.blur else None
-        strangers = {number: identity.stranger for number, identity in moment.people.items()}
-        labels = {number: name or strangers[number] for number, name in names.items()}
-        film.add(frame, moment.faces, labels, hide)
+        film.add(frame, moment.faces, labels_of(moment.people), hide)
         return frame.time_s
 
     def _drain(self) -> None:
@@ -148,59 +157,73 @@ class FilmSink:
             self._queue.get_nowait()
 
 
+def labels_of(people: Mapping[int, Identity]) -> dict[int, str | None]:
+    """What is written beside each track: the person, else "unknown 3", else None."""
+    return {number: who.person or who.stranger for number, who in people.items()}
+
+
 # ---- events
 
 
 class EventSink:
-    """Writes events to a file and sends them to an address, as they come.
+    """Writes events to a file, as they come.
 
-    place: a file, "-" for stdout, or None. source: name of the video. began: when its second 0 was,
-    for live ones.
+    place: a file, or "-" for stdout. source: name of the video. began: when its second 0 was, for
+    live ones.
     """
 
     def __init__(
-        self,
-        place: str | None,
-        webhook: str | None = None,
-        *,
-        append: bool = False,
-        source: str,
-        began: datetime | None = None,
+        self, place: str, *, append: bool = False, source: str, began: datetime | None = None
     ) -> None:
-        self.name = place or "the webhook"
-        self.count = 0
-        self._source, self._began = source, began
-        self._webhook: Webhook | None = None
-        with ExitStack() as stack:
-            self._file = stack.enter_context(EventFile(place, append=append)) if place else None
-            if webhook is not None:
-                beside = Path(place) if place and place != "-" else Path("facenet-events.jsonl")
-                settings = WebhookSettings(webhook, webhook_secret())
-                self._webhook = stack.enter_context(Webhook(settings, outbox_beside(beside)))
-            self._closing = stack.pop_all()
+        self.name, self.count = place, 0
+        self._row = partial(event_row, source=source, began=began)
+        self._file = EventFile(place, append=append)
 
     def take(self, moment: Moment) -> None:
         """Write what happened."""
         for event in moment.events:
-            row = event_row(event, source=self._source, began=self._began)
-            if self._webhook is not None:
-                self._webhook.add(row)
-            if self._file is not None:
-                self._file.add(row)
+            self._file.add(self._row(event))
             self.count += 1
 
     def finish(self, ending: Ending) -> dict[str, Any]:
-        """Close; how many there were, and what became of those that were sent."""
-        self._closing.close()
-        facts: dict[str, Any] = {"events": self.count}
-        if self._webhook is not None:
-            sent = {"webhook": self._webhook.to_dict(), "notices": [self._webhook.sentence()]}
-            facts |= sent
-        return facts
+        """Close; how many there were."""
+        self._file.close()
+        return {"events": self.count}
 
     def abandon(self) -> None:
         """Close, with what is written so far."""
-        self._closing.close()
+        self._file.close()
+
+
+class WebhookSink:
+    """Sends events to an address, as they come.
+
+    beside: the file of events next to which those wait that could not be sent. source, began: as
+    in `EventSink`.
+    """
+
+    name = "the webhook"
+
+    def __init__(
+        self, address: str, beside: Path, *, source: str, began: datetime | None = None
+    ) -> None:
+        self._row = partial(event_row, source=source, began=began)
+        settings = WebhookSettings(address, webhook_secret())
+        self._webhook = Webhook(settings, outbox_beside(beside, address))
+
+    def take(self, moment: Moment) -> None:
+        """Hand over what happened."""
+        for event in moment.events:
+            self._webhook.add(self._row(event))
+
+    def finish(self, ending: Ending) -> dict[str, Any]:
+        """Close, and what became of those that were sent."""
+        self._webhook.close()
+        return {**self._webhook.to_dict(), "notices": [self._webhook.sentence()]}
+
+    def abandon(self) -> None:
+        """Close; what could not be sent waits for the next run."""
+        self._webhook.close()
 
 
 # ---- what is written at the end
@@ -211,6 +234,7 @@ class TrackSink:
 
     def __init__(self, path: Path) -> None:
         track_kind(path)
+        require_writable(path)
         self.name, self._path = str(path), path
         self._boxes = BoxLog(path.parent)
 
@@ -221,7 +245,8 @@ class TrackSink:
 
     def finish(self, ending: Ending) -> dict[str, Any]:
         """Write the file."""
-        write_tracks(self._path, ending.tracks, ending.facts, self._boxes)
+        facts = {("track_count" if k == "tracks" else k): v for k, v in ending.facts.items()}
+        write_tracks(self._path, ending.tracks, facts, self._boxes, ending.joined)
         self._boxes.close()
         return {"boxes": self._boxes.rows}
 
@@ -231,18 +256,23 @@ class TrackSink:
 
 
 class SubtitleSink:
-    """Writes who is there as subtitles."""
+    """Writes who is there as subtitles.
 
-    def __init__(self, path: Path) -> None:
+    for_film: their times are those of the film, which begins at 0, else those of the source.
+    """
+
+    def __init__(self, path: Path, *, for_film: bool = False) -> None:
         subtitle_kind(path)
-        self.name, self._path = str(path), path
+        require_writable(path)
+        self.name, self._path, self._for_film = str(path), path, for_film
 
     def take(self, moment: Moment) -> None:
         """Nothing: the tracks say it all."""
 
     def finish(self, ending: Ending) -> dict[str, Any]:
         """Write the file."""
-        return {"cues": write_subtitles(self._path, ending.tracks)}
+        begin = ending.facts["start_s"] if self._for_film else 0.0
+        return {"cues": write_subtitles(self._path, ending.tracks, begin)}
 
     def abandon(self) -> None:
         """Nothing is open."""
@@ -252,7 +282,9 @@ class TimelineSink:
     """Writes the page of who was there when."""
 
     def __init__(self, path: Path) -> None:
+        require_timeline_name(path)
         require_timeline_extra()
+        require_writable(path)
         self.name, self._path = str(path), path
 
     def take(self, moment: Moment) -> None:
@@ -278,6 +310,7 @@ class PortraitSink:
 
     def __init__(self, folder: Path) -> None:
         require_portrait_folder(folder)
+        require_writable(folder / INDEX)
         self.name, self._folder = str(folder), folder
 
     def take(self, moment: Moment) -> None:

@@ -25,15 +25,16 @@ SRT_SIGNS = {"<": "‹", ">": "›", "{": "(", "}": ")", "\\": "/"}
 """SubRip knows no escapes: what players take for orders becomes a sign that looks like it."""
 
 
-def write_subtitles(path: Path, tracks: Iterable[Track]) -> int:
+def write_subtitles(path: Path, tracks: Iterable[Track], begin_s: float = 0.0) -> int:
     """Write subtitles in the format of the name's ending; the number of cues.
 
+    begin_s: second of the source at which the video begins that they are for.
     Raises SettingsError for another ending, StorageError.
     """
     kind = subtitle_kind(path)
-    cues = list(_cues(tracks))
+    cues = list(_cues(tracks, begin_s))
     text = _vtt(cues) if kind == "vtt" else _srt(cues)
-    with written(path) as file:
+    with written(path, private=True) as file:
         file.write(text.encode())
     return len(cues)
 
@@ -48,10 +49,10 @@ def subtitle_kind(path: Path) -> str:
     return ending[1:]
 
 
-def _cues(tracks: Iterable[Track]) -> Iterator[tuple[int, int, list[str]]]:
+def _cues(tracks: Iterable[Track], begin: float) -> Iterator[tuple[int, int, list[str]]]:
     """First and last millisecond, and names."""
     for start, end, names in present(rows_of(tracks)):
-        first, last = round(start * 1000), round(end * 1000)
+        first, last = round((start - begin) * 1000), round((end - begin) * 1000)
         if last > first:
             yield first, last, names
 

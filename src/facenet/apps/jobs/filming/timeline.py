@@ -22,7 +22,7 @@ from facenet.apps.jobs.filming.whose import (
     rows_of,
     visible,
 )
-from facenet.errors import ImageError, MissingExtraError
+from facenet.errors import ImageError, MissingExtraError, SettingsError
 from facenet.files import written
 from facenet.gallery.answers import BELOW
 from facenet.images import load_image
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from facenet.video.events import Portrait, Track
     from facenet.video.identity import Identity
 
+ENDINGS = (".html", ".htm")
 STEPS = (
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400,
 )  # fmt: skip
@@ -73,15 +74,23 @@ def require_timeline_extra() -> None:
         ) from error
 
 
+def require_timeline_name(path: Path) -> None:
+    """Raises SettingsError for a name that is not that of a page."""
+    if path.suffix.lower() not in ENDINGS:
+        raise SettingsError(
+            f"The name of a timeline should end with .html or .htm; got {str(path)[:300]}."
+        )
+
+
 def write_timeline(path: Path, tracks: Iterable[Track], period: Period) -> None:
     """Write the page, whole or not at all. It shows faces: only its owner may read it.
 
-    Raises MissingExtraError, StorageError.
+    Raises SettingsError for another ending, MissingExtraError, StorageError.
     """
+    require_timeline_name(path)
     require_timeline_extra()
     text = _html(list(tracks), period)
-    with written(path) as file:
-        Path(file.name).chmod(0o600)
+    with written(path, private=True) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
@@ -146,7 +155,6 @@ def _entry(row: Row, number: int, scale: _Scale) -> dict[str, Any]:
         "picture": _thumbnail(best),
         "visible": f"{row.visible_s:.1f} s" if row.visible_s < 60 else clock(row.visible_s),
         "count": len(row.tracks),
-        "first": row.tracks[0].id,
         "bars": [bar for track in row.tracks for bar in _bars(track, row.name, scale)],
     }
 
@@ -175,7 +183,6 @@ def _described(track: Track, row: int, *, many: bool) -> dict[str, Any]:
         "id": track.id,
         "row": row,
         "name": called(track),
-        "known": track.person is not None,
         "pictures": [picture for one in shown if (picture := _thumbnail(one))],
         "from": clock(track.first_s, decimals=1),
         "to": clock(track.last_s, decimals=1),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMAT = "facenet-tracks-1"
 BOX_COLUMNS = ("frame", "time_s", "track", "x1", "y1", "x2", "y2", "detection_score", "detected")
 """What stands in a row of "boxes"."""
+TRACK = BOX_COLUMNS.index("track")
 
 
 class BoxLog(Closing):
@@ -59,15 +60,17 @@ class BoxLog(Closing):
                 raise self._problem(error) from error
             self.rows += 1
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self, joined: Mapping[int, int] | None = None) -> Iterator[bytes]:
         """A row for each box, as JSON without a line end, in the order in which they came.
 
+        joined: numbers of tracks that were found to be others by now, see `Watching.joined`.
         Raises StorageError.
         """
         try:
             self._file.seek(0)
             for line in self._file:
-                yield line.rstrip()
+                if row := _renumbered(line.rstrip(), joined or {}):
+                    yield row
         except OSError as error:
             raise self._problem(error) from error
 
@@ -81,6 +84,15 @@ class BoxLog(Closing):
             f"Cannot keep the boxes of tracks in {str(self._folder)[:300]}: "
             f"{error.strerror or error}. Choose another place or free some space."
         )
+
+
+def _renumbered(line: bytes, joined: Mapping[int, int]) -> bytes | None:
+    """A row with the number that its track has by now; None where it is nobody's."""
+    if not joined:
+        return line
+    row = json.loads(line)
+    row[TRACK] = joined.get(row[TRACK], row[TRACK])
+    return json.dumps(row).encode() if row[TRACK] else None
 
 
 def track_kind(path: Path) -> str:
@@ -100,11 +112,13 @@ def write_tracks(
     tracks: Iterable[Track],
     facts: Mapping[str, Any],
     boxes: BoxLog | None = None,
+    joined: Mapping[int, int] | None = None,
 ) -> None:
     """Write tracks in the format of the name's ending, whole or not at all.
 
-    facts: of the whole run, such as source, frames and model; they stand before the tracks.
-    boxes: written too where they are given; the text form consists of them, and needs them.
+    facts: of the whole run, such as source, frames and model; they stand before the tracks, and
+    none of them has the name of what comes there. boxes: written too where they are given; the
+    text form consists of them, and needs them. joined: see `BoxLog.lines`.
     Raises SettingsError, StorageError.
     """
     if track_kind(path) == "mot":
@@ -113,13 +127,13 @@ def write_tracks(
                 f"{str(path)[:300]} should hold the boxes of every frame, and none were kept. Keep "
                 "them, or name a .json file."
             )
-        with written(path) as file:
-            file.writelines(_mot(line) for line in boxes.lines())
+        with written(path, private=True) as file:
+            file.writelines(_mot(line) for line in boxes.lines(joined))
         return
     head = {"format": FORMAT, **plain(facts)}
     rows = [track_row(track) for track in sorted(tracks, key=lambda track: track.id)]
-    with written(path) as file:
-        file.writelines(_json(head, rows, boxes))
+    with written(path, private=True) as file:
+        file.writelines(_json(head, rows, boxes.lines(joined) if boxes is not None else None))
 
 
 def track_row(track: Track) -> dict[str, Any]:
@@ -135,7 +149,7 @@ def track_row(track: Track) -> dict[str, Any]:
 
 
 def _json(
-    head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], boxes: BoxLog | None
+    head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], boxes: Iterable[bytes] | None
 ) -> Iterator[bytes]:
     """One object; the tracks and the boxes on a line each."""
     text = json.dumps(head, allow_nan=False)
@@ -143,7 +157,7 @@ def _json(
     yield from _items(json.dumps(row, allow_nan=False).encode() for row in rows)
     if boxes is not None:
         yield f'],\n"box_columns": {json.dumps(BOX_COLUMNS)},\n"boxes": ['.encode()
-        yield from _items(boxes.lines())
+        yield from _items(boxes)
     yield b"]}\n"
 
 

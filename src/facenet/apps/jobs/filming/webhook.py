@@ -84,16 +84,20 @@ def webhook_secret(environment: Mapping[str, str] = os.environ) -> str | None:
     return environment.get(SECRET) or None
 
 
-def outbox_beside(events: Path) -> Path:
-    """Where events wait for a webhook: beside the file of events."""
-    return events.with_name(events.name + ENDING)
+def outbox_beside(events: Path, url: str) -> Path:
+    """Where events wait for a webhook: beside the file of events, in a file for that address alone.
+
+    Its name has a digest of the address, which may hold secrets.
+    """
+    receiver = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return events.with_name(f"{events.name}.{receiver}{ENDING}")
 
 
 class Webhook(Closing):
     """Sends events from a thread of its own; to be used in a `with` block.
 
-    outbox: the file in which they wait, see `Outbox`; those of an earlier run leave first. An
-    event that is not taken (no connection, no answer, an answer other than 2xx; redirects are
+    outbox: the file in which they wait, see `outbox_beside`; those of an earlier run leave first.
+    An event that is not taken (no connection, no answer, an answer other than 2xx; redirects are
     not followed) is tried again until it is, and the others wait behind it. Leaving the block
     waits for at most `patience_s`, and the rest for the next run.
 

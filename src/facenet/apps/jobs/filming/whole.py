@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from facenet.apps.jobs.filming.annotated import WHOM, FilmLook
+from facenet.apps.jobs.filming.annotated import FilmLook, require_whom
+from facenet.apps.jobs.filming.portraits import INDEX
 from facenet.apps.jobs.filming.sinks import (
     Ending,
     EventSink,
@@ -21,8 +24,8 @@ from facenet.apps.jobs.filming.sinks import (
     SubtitleSink,
     TimelineSink,
     TrackSink,
+    WebhookSink,
 )
-from facenet.apps.jobs.filming.whose import called
 from facenet.apps.jobs.interrupt import on_interrupt
 from facenet.errors import FacenetError, InputError, SettingsError
 from facenet.video.events import Moment, Track
@@ -38,16 +41,18 @@ class Outputs:
     """What is written; None of each: not.
 
     draw: a film with boxes and names. blur: "all" or "unknown" faces are hidden in it. hide: how,
-    see `blur_faces`. boxes: draw boxes and names. trail: seconds of a track's way that are drawn.
+    see `blur_faces`; None: "blur". boxes: draw boxes and names. trail: seconds of a track's way
+    that are drawn. silent: the film has no sound.
     events: a file of events, "-" for stdout; append: to what is there. webhook: address that
     events are sent to. tracks, subtitles, timeline, portraits: files, and a folder for the last.
     """
 
     draw: Path | None = None
     blur: str | None = None
-    hide: str = "blur"
+    hide: str | None = None
     boxes: bool = True
     trail: float = 0.0
+    silent: bool = False
     events: str | None = None
     append: bool = False
     webhook: str | None = None
@@ -57,51 +62,99 @@ class Outputs:
     portraits: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.blur is not None and self.blur not in WHOM:
-            raise SettingsError(
-                f"blur should be one of {', '.join(WHOM)}; got {str(self.blur)[:50]!r}."
-            )
+        if self.blur is not None:
+            require_whom(self.blur)
         if self.blur is not None and self.draw is None:
             raise SettingsError("blur hides faces in the film: say where it goes with --draw.")
+        if self.hide is not None and self.blur is None:
+            raise SettingsError("hide is for faces that are hidden: say whose with --blur.")
+        self._for_film()
+        self._look()
         if self.append and self.events in (None, "-"):
             raise SettingsError("append is for a file of events: name it with --events.")
 
+    def _for_film(self) -> None:
+        options = {"plain": not self.boxes, "trail": self.trail, "silent": self.silent}
+        given = [f"--{name}" for name, value in options.items() if value]
+        if given and self.draw is None:
+            raise SettingsError(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for the film: say "
+                "where it goes with --draw."
+            )
+        if self.trail and not self.boxes:
+            raise SettingsError("Give either --trail or --plain, not both.")
+
     def sinks(self, watching: Watching, place: str) -> Iterator[Sink]:
-        """What takes the moments, opened, for the video at a place. Raises where one cannot be."""
+        """What takes the moments, opened, for the video at a place. Raises where one cannot be, and
+        InputError where it would replace the video."""
+        self._spare(place)
         source = watching.source
         name, live = str(getattr(source, "name", "frames")), watching.live
         if self.subtitles:
-            yield SubtitleSink(self.subtitles)
+            yield SubtitleSink(self.subtitles, for_film=self.draw is not None)
         if self.timeline:
             yield TimelineSink(self.timeline)
         if self.portraits:
             yield PortraitSink(self.portraits)
         if self.tracks:
             yield TrackSink(self.tracks)
-        if self.events or self.webhook:
-            began = datetime.now(UTC) if live else None
-            yield EventSink(self.events, self.webhook, append=self.append, source=name, began=began)
         if self.draw:
             yield FilmSink(self._film(self.draw, source, place))
+        began = datetime.now(UTC) if live else None
+        if self.events:  # last, as it replaces a file at once
+            yield EventSink(self.events, append=self.append, source=name, began=began)
+        if self.webhook:
+            beside = Path("facenet-events.jsonl" if self.events in (None, "-") else self.events)
+            yield WebhookSink(self.webhook, beside, source=name, began=began)
+
+    def _spare(self, place: str) -> None:
+        """Raises InputError for an output that would replace the source or another output."""
+        taken: set[str] = set()
+        for path in self._files():
+            if os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place):
+                raise InputError(
+                    f"{path} is the source, and what is written there would replace it. Choose "
+                    "another name."
+                )
+            if os.path.realpath(path) in taken:
+                raise InputError(
+                    f"{path} is named for two outputs, and one would replace the other. Choose "
+                    "another name."
+                )
+            taken.add(os.path.realpath(path))
+
+    def _files(self) -> list[Path]:
+        events = None if self.events in (None, "-") else Path(self.events)
+        listed = self.portraits / INDEX if self.portraits else None
+        given = (self.draw, events, self.tracks, self.subtitles, self.timeline, self.portraits)
+        return [path for path in (*given, listed) if path is not None]
 
     def _film(self, path: Path, source: Any, place: str) -> FilmPlan:
-        facts = getattr(source, "facts", None)
-        sound = place if getattr(source, "kind", None) == "file" else None
-        rate = getattr(facts, "rate", None) or 25.0
-        look = FilmLook(draw=self.boxes, trail_s=self.trail, how=self.hide)
-        return FilmPlan(path, min(max(rate, 0.01), 1000.0), sound, None, look, self.blur)
+        facts, read = getattr(source, "facts", None), getattr(source, "settings", None)
+        heard = getattr(source, "kind", None) == "file" and not self.silent
+        rate = min(max(getattr(facts, "rate", None) or 25.0, 0.01), 1000.0)
+        stop = read.stop if read else None
+        return FilmPlan(path, rate, place if heard else None, stop, self._look(), self.blur)
+
+    def _look(self) -> FilmLook:
+        return FilmLook(draw=self.boxes, trail_s=self.trail, how=self.hide or "blur")
 
 
 @dataclass(frozen=True, slots=True)
 class Telling:
     """Who looks on. done: takes frames done, all there are about (0: not known) and a few words.
     moment: sees each moment. until_s: the video ends after so many seconds; None: with its source.
-    clock: seconds, for the rate."""
+    clock: seconds, for the rate. Raises SettingsError."""
 
     done: Callable[[int, int, str], None] = lambda done, total, words: None
     moment: Callable[[Moment], None] = lambda moment: None
     until_s: float | None = None
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        until = self.until_s
+        if until is not None and not (isfinite(until) and until > 0):
+            raise SettingsError(f"seconds should be a number above 0; got {until}.")
 
 
 def film_video(
@@ -114,8 +167,8 @@ def film_video(
 
     place: what is watched, for its sound.
 
-    Ctrl-C ends the video after the frame at hand and finishes all files; a second one stops at
-    once. What goes wrong with an output or at the end of a damaged file is a sentence in
+    Ctrl-C or SIGTERM ends the video after the frame at hand and finishes all files; a second one
+    stops at once. What goes wrong with an output or at the end of a damaged file is a sentence in
     "problems", and the rest is written all the same. Raises FacenetError where nothing can be
     watched or an output cannot be opened.
     """
@@ -134,7 +187,7 @@ class _Run:
         self._written: dict[str, Any] = {}
         self._first: float | None = None
         self._last = 0.0
-        self._stopped = self._interrupted = False
+        self._interrupted = False
 
     def run(self) -> dict[str, Any]:
         """Open the sinks, feed them, end them."""
@@ -142,25 +195,22 @@ class _Run:
             with self._watching:
                 for sink in self._outputs.sinks(self._watching, self._place):
                     self._sinks.append(sink)
-                started = self._telling.clock()
-                with on_interrupt(self._interrupt):
+                with on_interrupt(self._interrupt, (signal.SIGINT, signal.SIGTERM)):
+                    started = self._telling.clock()
                     self._feed(started)
-            return self._summary(self._telling.clock() - started)
+                    return self._summary(self._telling.clock() - started)
         finally:
             for sink in self._sinks:
                 sink.abandon()
 
-    def _stop(self) -> None:
-        self._stopped = True
-        self._watching.stop()
-
     def _interrupt(self) -> None:
         self._interrupted = True
-        self._stop()
+        self._watching.stop()
 
     def _feed(self, started: float) -> None:
         facts = getattr(self._watching.source, "facts", None)
         total = getattr(facts, "frames", None) or 0
+        self._watching.until_s = self._telling.until_s or inf
         try:
             for seen, moment in enumerate(self._watching, 1):
                 self._first = moment.frame.time_s if self._first is None else self._first
@@ -169,9 +219,6 @@ class _Run:
                 self._give(moment)
                 rate = seen / max(self._telling.clock() - started, 1e-9)
                 self._telling.done(seen, max(total, seen), self._words(moment, rate))
-                until = self._telling.until_s
-                if until is not None and self._last - self._first >= until:
-                    self._stop()
         except InputError as error:
             if self._first is None:
                 raise
@@ -194,7 +241,7 @@ class _Run:
         self._sinks.remove(sink)
         sink.abandon()
         if not self._sinks:  # nobody is left to watch for
-            self._stop()
+            self._watching.stop()
 
     def _summary(self, seconds: float) -> dict[str, Any]:
         watching = self._watching
@@ -209,10 +256,10 @@ class _Run:
             "rate": getattr(getattr(watching.source, "facts", None), "rate", None),
             "tracks": watching.track_count,
             **{name: watching.figures[name] for name in ("looked_at", "stride", "skipped")},
-            "stopped": self._stopped,
+            "stopped": watching.stopped,
             "interrupted": self._interrupted,
         }
-        self._finish(Ending(tracks, facts, self._stopped))
+        self._finish(Ending(tracks, facts, watching.stopped, watching.joined))
         return {
             **facts,
             "visits": [visit_row(track) for track in tracks],
@@ -247,8 +294,3 @@ def visit_row(track: Track) -> dict[str, Any]:
     whole = track.to_dict()
     visible = sum(end - start for start, end in track.spans)
     return {name: whole[name] if name in whole else round(visible, 3) for name in VISIT}
-
-
-def people_there(tracks: Sequence[Track]) -> list[str]:
-    """Names of everybody who was there, each once, in the order in which they came."""
-    return list(dict.fromkeys(called(track) for track in tracks))
