@@ -77,10 +77,8 @@ def test_one_person_stays_one_visit_and_the_film_keeps_its_size(
     assert events[1]["visit_s"] > 2
     for moment in moments:
         wide = SIZES[moment.frame.image.shape[0] == 448][0]
-        share = (moment.faces.boxes[:, 2] - moment.faces.boxes[:, 0]) / wide
-        assert ((share > 0.25) & (share < 0.45)).all()
-        begins = between == "interpolate" and moment.frame.number % 20 in (1, 2)
-        assert 1 <= len(moment.faces) <= 1 + begins  # before a face is of a track, and after
+        (box,) = moment.faces.boxes
+        assert 0.25 < (box[2] - box[0]) / wide < 0.45
     changed = [notice for notice in said["notices"] if " changed from " in notice]
     assert len(changed) == 2
     (fitted,) = [notice for notice in said["notices"] if "they are fitted in" in notice]

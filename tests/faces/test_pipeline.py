@@ -24,7 +24,7 @@ from facenet.faces.allocator import ARENAS
 from facenet.faces.detect import select_faces
 from facenet.faces.embed import BATCH, Embedder
 from facenet.faces.flow import FlowLimits
-from facenet.faces.pipeline import SMALLEST, Pipeline, reduction
+from facenet.faces.pipeline import CLEARED, SMALLEST, Pipeline, reduction
 from facenet.types import Faces
 
 
@@ -308,6 +308,38 @@ def test_large_pieces_of_memory_are_the_system_s():
     assert mapped("none") == 0
     assert mapped("pipeline") >= 4 << 20
     assert mapped("pipeline", MALLOC_MMAP_THRESHOLD_=str(8 << 20)) == 0
+
+
+GAPS = """
+import sys
+import numpy as np
+from facenet.faces.pipeline import Pipeline
+from facenet.types import Faces
+class Blind:
+    def detect(self, images):
+        return [Faces.empty() for _ in images]
+def look(count):
+    list(Pipeline(Blind()).run([np.zeros((8, 8, 3), np.uint8)] * count))
+def held():
+    return int(open("/proc/self/statm").read().split()[1])
+look(20)
+pieces = [(bytearray(100_000), bytearray(3000)) for _ in range(400)]
+kept = [small for _, small in pieces]
+del pieces
+before = held()
+look(int(sys.argv[1]))
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone does this")
+def test_gaps_between_pieces_in_use_are_cleared_now_and_then():
+    def pages_given_back(pictures):
+        command = [sys.executable, "-c", GAPS, str(pictures)]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    gaps = 400 * 100_000 // 4096
+    assert pages_given_back(CLEARED - 1) < gaps / 2 < pages_given_back(CLEARED)
 
 
 def test_large_pictures_are_not_read_far_ahead():

@@ -10,7 +10,7 @@ from scenes import Scene, frame, walk
 from facenet.apps.jobs.filming.annotated import to_hide
 from facenet.faces.track import TrackSettings
 from facenet.types import Faces
-from facenet.video.between import between, renamed
+from facenet.video.between import begun, between, renamed
 from facenet.video.settings import WatchSettings
 
 ADA, BESIDE = (100, 100, 200, 200), (160, 100, 260, 200)
@@ -48,6 +48,15 @@ def test_a_face_of_no_track_is_never_taken_for_a_named_one_beside_it():
             assert told(found) == [(*ADA, 1), (*BESIDE, 0)]
             hidden = found.boxes[to_hide(found, {1: "Ada"}, "unknown")]
             assert hidden.tolist() == [list(BESIDE)]
+
+
+def test_the_first_face_of_a_new_track_is_its_own():
+    """The very face it began with, and none that has a number already."""
+    before = faces([ADA, BESIDE, (10, 10, 30, 40)], [0, 0, 5])
+    found = begun(before, {1: np.array(ADA, np.float32), 7: np.array((10, 10, 30, 40), np.float32)})
+    assert told(found) == [(10, 10, 30, 40, 5), (*ADA, 1), (*BESIDE, 0)]
+    moving = between(found, faces([(140, 100, 240, 200)], [1]), 0.5)
+    assert (120, 100, 220, 200, 1) in told(moving) and (*BESIDE, 0) in told(moving)
 
 
 def test_two_faces_of_no_track_stay_too():

@@ -15,7 +15,7 @@ import numpy as np
 
 from facenet.errors import InputError, SettingsError
 from facenet.faces.align import crop_faces
-from facenet.faces.allocator import give_memory_back
+from facenet.faces.allocator import clear_gaps, give_memory_back
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.embed import Embedder
 from facenet.faces.flow import Flow, FlowLimits, Stream
@@ -25,6 +25,8 @@ from facenet.types import Faces, FloatArray, ImageArray
 LIMITS = FlowLimits()
 SMALLEST = 40
 """Pixels of the smallest face that MTCNN may be left with in a reduced picture."""
+CLEARED = 500
+"""Pictures after which the gaps in memory are cleared."""
 _MANY = 1 << 30
 
 
@@ -146,7 +148,7 @@ class _Work:
         self._embedder, self._color, self._pixels = pipeline.embedder, color, pixels
         self._reduce = max(pipeline.detectors)
         self.batch = 0 if self._embedder is None else batch_of(self._embedder)
-        self._full = False
+        self._full, self._finished = False, 0
 
     def drawn(self, source: Any) -> _Picture:
         """A picture as it comes. Only a path, bytes or an array may be read later, in a thread:
@@ -235,6 +237,9 @@ class _Work:
 
     def finish(self, item: _Picture, rows: FloatArray | None) -> Seen:
         """The answer for a picture, its faces in pixels of the whole; rows: (n, d)."""
+        self._finished += 1
+        if self._finished % CLEARED == 0:
+            clear_gaps()
         if item.error is not None:
             return Seen(item.source, Faces.empty(), item.size, item.error)
         faces = _enlarged(item.faces, item.reduce)

@@ -14,7 +14,7 @@ def between(before: Faces, after: Faces, share: float) -> Faces:
     """Faces at a share, 0 to 1, of the way from one frame that was looked at to the next.
 
     before, after: with `track_id`. Faces of one track go from one place to the other at an even
-    pace. A face of no track, or of a track in only one of the frames, stays where it is in all
+    pace; of a new one its first is known, see `begun`. A face of no track, or of a track in only one of the frames, stays where it is in all
     frames between: whoever is nearest may be somebody else, and one that is to be hidden is.
     Gives boxes, landmarks, detection scores and `track_id`, the largest face first.
     """
@@ -47,6 +47,14 @@ def renamed(faces: Faces, moved: dict[int, int]) -> Faces:
         return faces
     ids = [moved.get(number, number) for number in faces.track_id.tolist()]
     return faces.with_(track_id=np.array(ids, np.int64))
+
+
+def begun(faces: Faces, first: dict[int, FloatArray]) -> Faces:
+    """Faces, those of them numbered that were the first of a track: number -> its box (4,)."""
+    ids = faces.tracks.copy()
+    for number, box in first.items():
+        ids[(ids <= 0) & np.all(faces.boxes == box, axis=1)] = number
+    return faces.with_(track_id=ids)
 
 
 def spread(boxes: FloatArray) -> FloatArray:

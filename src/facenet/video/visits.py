@@ -65,6 +65,7 @@ class Visits:
         self.forgotten = 0
         self._numbers = self._joined = 0
         self.moved: dict[int, int] = {}
+        self.begun: list[tuple[int, Sighting]] = []
         self._strangers = Strangers(likeness.same, settings.strangers)
         self._open: list[Visit] = []
         self._bound: dict[int, Visit] = {}
@@ -83,10 +84,10 @@ class Visits:
 
         faces: with the `track_id` of the tracker. quality: one per face. ended: tracks that the
         tracker has given up. `moved` says which numbers were found to be those of others, or
-        of nobody: 0.
+        of nobody: 0; `begun` which tracks of the tracker are new, and where each was first seen.
         """
         now = frame.time_s
-        self._events, self.moved = [], {}
+        self._events, self.moved, self.begun = [], {}, []
         for visit in self._open:
             visit.next_frame()
         self._see(frame, faces, quality)
@@ -154,7 +155,9 @@ class Visits:
             visit = self._bound.get(track)
             if visit is None:
                 vector = None if faces.embedding is None else faces.embedding[row]
-                visit = self._begin(track, self._beginnings.first(here, vector))
+                first = self._beginnings.first(here, vector)
+                self.begun.append((track, first))
+                visit = self._begin(track, first)
             others = visit.saw(frame, faces, row, quality[row])
             if others and not (visit.arrived or visit.back):  # it began with the edge of the face
                 visit.template.keep(others)

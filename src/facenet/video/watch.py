@@ -17,6 +17,8 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from facenet.errors import FacenetError, SettingsError
 from facenet.faces.allocator import give_memory_back
 from facenet.faces.track import Tracker
@@ -24,8 +26,8 @@ from facenet.galleries import Gallery
 from facenet.images import Frame, SourceSettings, open_source
 from facenet.recognizer import Recognizer
 from facenet.sightings import require_fit
-from facenet.types import Faces
-from facenet.video.between import between, moved_on, renamed
+from facenet.types import Faces, FloatArray
+from facenet.video.between import begun, between, moved_on, renamed
 from facenet.video.events import Moment, Track, VideoEvent
 from facenet.video.identity import Identity, decider_for, rates_of
 from facenet.video.levels import AGREE, agreement, same_person
@@ -215,10 +217,19 @@ class Watching(Iterator[Moment]):
         found = parts.tracker.update(found, frame.time_s)
         events = parts.visits.update(frame, found, quality, parts.tracker.ended())
         self._joined |= parts.visits.moved
+        if last is not None:
+            self._last = (last[0], begun(last[1], self._first_seen(last[0])))
         faces = found.with_(track_id=parts.visits.numbers(found.tracks))
         waiting = self._between(frame, faces if same else None)
         self._last, self._since = (frame, faces), 0
         return [*waiting, self._moment(frame, faces, events, looked=True)]
+
+    def _first_seen(self, frame: Frame) -> dict[int, FloatArray]:
+        """Where in a frame the tracks were that are new since: number -> box (4,)."""
+        visits = self._parts.visits
+        new = [(track, box) for track, (_, number, box) in visits.begun if number == frame.number]
+        numbers = visits.numbers(np.array([track for track, _ in new], np.int64))
+        return {number: box for number, (_, box) in zip(numbers.tolist(), new, strict=True)}
 
     def _pass(self, frame: Frame) -> list[Moment]:
         """A frame that is not looked at."""
