@@ -14,9 +14,10 @@ def between(before: Faces, after: Faces, share: float) -> Faces:
     """Faces at a share, 0 to 1, of the way from one frame that was looked at to the next.
 
     before, after: with `track_id`. Faces of one track go from one place to the other at an even
-    pace; of a new one its first is known, see `begun`. A face of no track, or of a track in only one of the frames, stays where it is in all
-    frames between: whoever is nearest may be somebody else, and one that is to be hidden is.
-    Gives boxes, landmarks, detection scores and `track_id`, the largest face first.
+    pace; of a new one its first is known, see `begun`. A face of no track, or of a track in only
+    one of the frames, stays where it is in all frames between: whoever is nearest may be somebody
+    else, and one that is to be hidden is. Gives boxes, landmarks, detection scores and `track_id`,
+    the largest face first.
     """
     one, two = _bare(before), _bare(after)
     rows, columns = _pairs(one, two)
