@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from facenet.errors import FacenetError, SettingsError
-from facenet.faces.allocator import give_memory_back
+from facenet.faces.allocator import clear_gaps, share_arenas
 from facenet.faces.track import Tracker
 from facenet.galleries import Gallery
 from facenet.images import Frame, SourceSettings, open_source
@@ -37,6 +37,8 @@ from facenet.video.pace import Pace
 from facenet.video.settings import WatchSettings
 from facenet.video.visits import Likeness, OnTrack, Visits
 
+CLEARED = 500
+"""Frames after which the gaps in memory are cleared."""
 EXACT = 1e-6
 """Seconds to which times of frames are compared."""
 
@@ -195,6 +197,8 @@ class Watching(Iterator[Moment]):
         """The moments that a frame completes; what they cost goes to the pace."""
         gap = frame.time_s - self._now if self.frames else 0.0
         looked = self._due(frame)
+        if self.frames % CLEARED == CLEARED - 1:
+            clear_gaps()
         moments = self._look(frame) if looked else self._pass(frame)
         self.frames += 1
         self._now = max(self._now, frame.time_s)
@@ -322,7 +326,7 @@ def watch(
     if gallery is not None and recognizer is not None:
         require_fit(gallery.space, recognizer)
     who = recognizer or (Recognizer() if gallery is None else gallery.recognizer)
-    give_memory_back()
+    share_arenas()
     parts = _parts(who, known, gallery, how, on_track)
     return Watching(_opened(place, source), parts, how)
 
