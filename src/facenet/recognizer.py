@@ -26,6 +26,7 @@ from facenet.errors import (
     SettingsError,
     SeveralFacesError,
 )
+from facenet.faces.allocator import share_arenas
 from facenet.faces.detect import Detector, select_faces
 from facenet.faces.detectors import DetectorSettings, detector_settings, open_detector
 from facenet.faces.embed import Embedder
@@ -92,6 +93,7 @@ class Recognizer:
         detection: DetectorSettings | None = None,
         calibration: str | os.PathLike[str] = "auto",
     ) -> None:
+        share_arenas()
         running = engine if isinstance(engine, EngineSettings) else EngineSettings(engine, device)
         named = running.precision if precision == "fp32" else precision
         self._settings = replace(running, device=device or running.device, precision=named)

@@ -252,6 +252,9 @@ if sys.argv[1] == "pipeline":
 if sys.argv[1] == "watch":
     import facenet
     list(facenet.watch([]))
+if sys.argv[1] == "recognizer":
+    from facenet.recognizer import Recognizer
+    Recognizer()
 together = threading.Barrier(9)
 def hold():
     held = [bytearray(5000) for _ in range(100)]
@@ -273,6 +276,7 @@ def test_threads_share_few_arenas():
 
     assert arenas("none") > 4
     assert arenas("pipeline") == arenas("watch") == ARENAS
+    assert arenas("recognizer") == ARENAS  # before a runtime starts its threads
     assert arenas("pipeline", MALLOC_ARENA_MAX="4") == 4
 
 

@@ -17,6 +17,7 @@ from soundclips import tone, write_talkie
 
 from facenet.errors import ImageError, InputError, MissingExtraError, SettingsError
 from facenet.images import ImageLimits, is_video_name, read_video, video_facts
+from facenet.images.upright import SMALL
 
 
 def read(path, **options):
@@ -185,6 +186,15 @@ def test_of_a_video_cut_short_come_the_frames_that_there_are_and_then_a_sentence
     assert [f.number for f in read_video(path, stop=0.1)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.h264"])
+def test_a_damaged_end_is_noticed_every_time(name, tmp_path):
+    """Also when its last frame would be decoded beside the one before; one run in twelve was not."""
+    path = write_clip(tmp_path / name, noise(60, (64, 48)), base=Fraction(1, 25))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    told = [read(path)[1] for _ in range(40)]
+    assert len(set(told)) == 1 and "is damaged or cut short: " in told[0]
+
+
 def test_a_video_without_its_index_says_so(tmp_path):
     path = write_clip(tmp_path / "a.mp4", noise(20))
     path.write_bytes(path.read_bytes()[:-400])
@@ -347,13 +357,12 @@ def test_sound_that_begins_after_the_first_picture_takes_none_away(tmp_path):
 
 
 def test_frames_that_were_given_do_not_wait_for_the_collector(tmp_path):
-    path = write_clip(tmp_path / "many.mp4", noise(30))
+    path = write_clip(tmp_path / "many.mp4", noise(30, (64, 48)))
     gc.collect()
     gc.disable()
     try:
-        for _ in read_video(path):
-            pass
-        waiting = sum(type(thing).__name__ == "VideoFrame" for thing in gc.get_objects())
+        read(path)
+        waiting = [each.width for each in gc.get_objects() if type(each).__name__ == "VideoFrame"]
     finally:
         gc.enable()
-    assert waiting <= 2
+    assert waiting in ([], [SMALL])  # the first is asked how it is to be shown

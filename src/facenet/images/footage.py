@@ -110,7 +110,7 @@ def footage_of(
             "convert it to MP4."
         ) from error
     with container:
-        yield footage_in(container, name, limits, threads, notice)
+        yield footage_in(container, name, limits, threads, notice).noticing_damage()
 
 
 def footage_in(
@@ -219,12 +219,15 @@ class Footage:
         own = self._promised()
         seconds = own if own is not None else whole and whole / 1_000_000
         rate = stream.average_rate or stream.guessed_rate
-        return VideoFacts(
-            stream.width,
-            stream.height,
-            seconds or None,
-            float(rate) if rate else None,
-        )
+        told = float(rate) if rate else None
+        return VideoFacts(stream.width, stream.height, seconds or None, told)
+
+    def noticing_damage(self) -> Footage:
+        """This; where no header tells of a missing end it decodes no two frames side by side, or
+        FFmpeg would now and then give one that refers to a damaged one as whole."""
+        if self._promised() is None:
+            self._stream.thread_type = "SLICE"
+        return self
 
     def skip_to(self, start: float) -> None:
         """Let `frames` begin at the keyframe before a time, in seconds; or anywhere before that,

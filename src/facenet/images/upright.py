@@ -9,14 +9,18 @@ import numpy as np
 from facenet.types import ImageArray
 
 Matrix = tuple[int, int, int, int]
+SMALL = 16
+"""Pixels along the sides of the copy of a frame that is asked how it is to be shown."""
 
 
 def display_matrix(frame: Any) -> Matrix:
     """How a frame is to be shown: x' = a x + c y, y' = b x + d y, as (a, b, c, d).
 
-    Nine numbers (a b u c d v x y w) lie beside the frame, see libavutil/display.h.
+    Nine numbers (a b u c d v x y w) lie beside the frame, see libavutil/display.h. PyAV's frame
+    and its side data hold each other: one that was asked waits, with all its pixels, for Python's
+    collector. So a copy of few pixels is asked, which has the same beside it.
     """
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.reformat(width=SMALL, height=SMALL).side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
@@ -26,9 +30,8 @@ def display_matrix(frame: Any) -> Matrix:
 class Turning:
     """How the frames of a video are to be shown, one after the other.
 
-    The data beside a frame are looked at once, and again when its rotation changes: PyAV's frame
-    and its side data hold each other, so that a frame that was asked waits, with all its pixels,
-    for Python's collector. (A mirroring that begins in the middle of a video is not noticed.)
+    The data beside a frame are looked at once, and again when its rotation changes, which costs
+    less to ask. (A mirroring that begins in the middle of a video is not noticed.)
     """
 
     def __init__(self) -> None:
