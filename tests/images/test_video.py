@@ -188,7 +188,7 @@ def test_of_a_video_cut_short_come_the_frames_that_there_are_and_then_a_sentence
 
 @pytest.mark.parametrize("name", ["a.ts", "a.h264"])
 def test_a_damaged_end_is_noticed_every_time(name, tmp_path):
-    """Also when its last frame would be decoded beside the one before; one run in twelve was not."""
+    """Also when its last frame is decoded beside the one before: one run in twelve was not."""
     path = write_clip(tmp_path / name, noise(60, (64, 48)), base=Fraction(1, 25))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     told = [read(path)[1] for _ in range(40)]

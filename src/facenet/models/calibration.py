@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from facenet.errors import FacenetError, ModelFileError, SettingsError
 from facenet.files import written
-from facenet.models.card import DIGEST, FmrTable, _build, _fmr
+from facenet.models.card import DIGEST, FmrTable, build_fmr
 from facenet.models.catalog import models_folder
+from facenet.models.records import build
 
 MAX_BYTES = 4 * 1024 * 1024
 """A record has a few hundred rows; a larger file is something else."""
@@ -185,14 +186,14 @@ def calibration_from_dict(
     """Build a record; an unknown or missing key is an error that names it."""
     try:
         values = dict(data)
-        values["fmr"] = _fmr(values["fmr"])
-        values["logistic"] = _build(Logistic, values["logistic"])
+        values["fmr"] = build_fmr(values["fmr"])
+        values["logistic"] = build(Logistic, values["logistic"])
         for name in ("fmr_low", "fmr_high"):
             values[name] = _numbers(name, values[name])
         values["held_out"] = {
             str(rate)[:20]: _held_out(entry) for rate, entry in values["held_out"].items()
         }
-        return _build(Calibration, values)
+        return build(Calibration, values)
     except KeyError as error:
         reason = f"{error} is missing"
     except (FacenetError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -225,7 +226,7 @@ def sigmoid(logits: NDArray[np.floating]) -> Floats:
 def _held_out(data: Mapping[str, Any]) -> HeldOutRate:
     ci = _numbers("ci", data["ci"])
     _require(len(ci) in (0, 2), f"ci should be two numbers or none; got {len(ci)}.")
-    entry = _build(HeldOutRate, {**data, "ci": ci})
+    entry = build(HeldOutRate, {**data, "ci": ci})
     for name in ("printed", "threshold", "observed", "ratio"):
         _numbers(name, [value for value in [getattr(entry, name)] if value is not None])
     return entry

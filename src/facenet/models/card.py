@@ -10,13 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 from facenet.errors import ModelFileError, SettingsError
 from facenet.models.effect import Effect
+from facenet.models.records import build
 
 KINDS = ("detector", "embedder")
 CROPS = ("similarity", "margin_original", "margin_output")
@@ -46,8 +46,6 @@ CONVERTERS = (
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of models and of their files: they become names of files and folders."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,64 +313,39 @@ def check_name(name: str, of: str = "a model") -> None:
 
 def _card(values: dict[str, Any]) -> ModelCard:
     values["source"] = _source(values["source"])
-    values["licence"] = _build(Licence, values["licence"])
-    values["files"] = tuple(_build(ModelFile, file) for file in values["files"])
-    values["figures"] = tuple(_build(Figure, figure) for figure in values.get("figures", ()))
+    values["licence"] = build(Licence, values["licence"])
+    values["files"] = tuple(build(ModelFile, file) for file in values["files"])
+    values["figures"] = tuple(build(Figure, figure) for figure in values.get("figures", ()))
     values["aliases"] = tuple(values.get("aliases", ()))
     effects = values.get("effects", {})
-    values["effects"] = {name: _build(Effect, effect) for name, effect in effects.items()}
+    values["effects"] = {name: build(Effect, effect) for name, effect in effects.items()}
     golden = values.get("golden", {})
-    values["golden"] = {name: _golden(answer) for name, answer in golden.items()}
+    values["golden"] = {name: build_golden(answer) for name, answer in golden.items()}
     if values.get("preprocess") is not None:
-        values["preprocess"] = _build(Preprocess, values["preprocess"])
+        values["preprocess"] = build(Preprocess, values["preprocess"])
     if values.get("fmr") is not None:
-        values["fmr"] = _fmr(values["fmr"])
-    return _build(ModelCard, values)
+        values["fmr"] = build_fmr(values["fmr"])
+    return build(ModelCard, values)
 
 
 def _source(data: Mapping[str, Any]) -> Source:
     others = [
-        _build(Source, {**other, "alternatives": tuple(other.get("alternatives", ()))})
+        build(Source, {**other, "alternatives": tuple(other.get("alternatives", ()))})
         for other in data.get("alternatives", ())
     ]
-    return _build(Source, {**data, "alternatives": tuple(others)})
+    return build(Source, {**data, "alternatives": tuple(others)})
 
 
-def _fmr(data: Mapping[str, Any]) -> FmrTable:
+def build_fmr(data: Mapping[str, Any]) -> FmrTable:
+    """A table of false matches from plain data. Raises ModelFileError, KeyError."""
     counts = {name: tuple(data[name]) for name in ("similarity", "false_matches")}
-    return _build(FmrTable, {**data, **counts})
+    return build(FmrTable, {**data, **counts})
 
 
-def _golden(data: Mapping[str, Any]) -> Golden:
+def build_golden(data: Mapping[str, Any]) -> Golden:
+    """A golden answer from plain data. Raises ModelFileError, KeyError."""
     outputs = {name: tuple(map(float, values)) for name, values in data["outputs"].items()}
-    return _build(Golden, {**data, "shape": tuple(map(int, data["shape"])), "outputs": outputs})
-
-
-def _build(kind: type[T], data: Mapping[str, Any]) -> T:
-    """A record from plain data: its keys are known, its simple fields have their types."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ModelFileError(
-            f"{kind.__name__} has no field {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
-        )
-    for name, hint in get_type_hints(kind).items():
-        simple = isinstance(hint, type | UnionType)
-        if name in data and simple and not _is(data[name], hint):
-            raise ModelFileError(
-                f"{kind.__name__}.{name} should be {getattr(hint, '__name__', hint)}; "
-                f"got {data[name]!r:.60}."
-            )
-    try:
-        return kind(**data)
-    except TypeError as error:
-        raise ModelFileError(f"{kind.__name__} is incomplete: {error}.") from error
-
-
-def _is(value: Any, hint: type | UnionType) -> bool:
-    if isinstance(value, bool):
-        return hint in (bool, bool | None)
-    return isinstance(value, (int | float) if hint is float else hint)
+    return build(Golden, {**data, "shape": tuple(map(int, data["shape"])), "outputs": outputs})
 
 
 def _check_digest(what: str, digest: str) -> None:

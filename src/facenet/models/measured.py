@@ -14,9 +14,10 @@ from typing import Any
 
 from facenet.errors import EngineError, FacenetError, ModelFileError
 from facenet.models import disk
-from facenet.models.card import ModelCard, _build
+from facenet.models.card import ModelCard
 from facenet.models.catalog import models_folder
 from facenet.models.effect import MOST_CHANGE, Effect
+from facenet.models.records import build
 from facenet.models.store import ModelStore
 
 BF16 = "bf16"
@@ -84,7 +85,7 @@ def read_measured(card: ModelCard, home: Path) -> Measured | None:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError("it is too large")
         data = json.loads(path.read_text("utf-8"))
-        return _build(Measured, {**data, "effect": _build(Effect, data["effect"])})
+        return build(Measured, {**data, "effect": build(Effect, data["effect"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError, FacenetError) as error:

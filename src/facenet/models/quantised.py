@@ -15,9 +15,10 @@ from typing import Any
 
 from facenet.errors import EngineError, FacenetError, ModelFileError
 from facenet.models import disk
-from facenet.models.card import DIGEST, Golden, ModelCard, _build, _golden
+from facenet.models.card import DIGEST, Golden, ModelCard, build_golden
 from facenet.models.catalog import models_folder
 from facenet.models.effect import Effect
+from facenet.models.records import build
 from facenet.models.store import ModelStore
 
 RECORD = "int8.json"
@@ -191,12 +192,12 @@ def as_quantised(card: ModelCard, store: ModelStore) -> tuple[ModelCard, dict[st
 def _record(data: Mapping[str, Any]) -> Quantised:
     effect, golden = data.get("effect"), data.get("golden")
     values = {
-        "calibration": _build(Calibrated, data["calibration"]),
-        "tries": tuple(_build(Closeness, each) for each in data["tries"]),
-        "effect": None if effect is None else _build(Effect, effect),
-        "golden": None if golden is None else _golden(golden),
+        "calibration": build(Calibrated, data["calibration"]),
+        "tries": tuple(build(Closeness, each) for each in data["tries"]),
+        "effect": None if effect is None else build(Effect, effect),
+        "golden": None if golden is None else build_golden(golden),
     }
-    return _build(Quantised, {**data, **values})
+    return build(Quantised, {**data, **values})
 
 
 def _damaged(path: Path, card: ModelCard, what: str) -> ModelFileError:
