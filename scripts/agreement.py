@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from facenet.faces.boxes import overlap
 from facenet.faces.detect import Detector
 from facenet.faces.detectors import open_detector
+from facenet.faces.exactness import EXACTNESS
 from facenet.faces.glance import MARGIN, glances_of
-from facenet.faces.mtcnn import EXACTNESS, Mtcnn, MtcnnSettings
+from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.models.engine import ENGINES, Engine, EngineSettings
 from facenet.models.loader import load_model
 from facenet.types import Faces, FloatArray, ImageArray

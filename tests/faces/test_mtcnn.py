@@ -8,7 +8,8 @@ from naive_mtcnn import toy_nets
 
 from facenet.errors import SettingsError
 from facenet.faces.boxes import overlap
-from facenet.faces.mtcnn import EXACTNESS, LEVELS, PIXELS, Mtcnn, MtcnnSettings
+from facenet.faces.exactness import EXACTNESS
+from facenet.faces.mtcnn import LEVELS, PIXELS, Mtcnn, MtcnnSettings
 from facenet.faces.networks import CHUNKS
 from facenet.images import load_image
 from facenet.models.engine import EngineSettings

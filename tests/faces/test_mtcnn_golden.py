@@ -15,8 +15,9 @@ from naive_mtcnn import Ties
 from naive_mtcnn import detect as naive_detect
 
 from facenet.faces.boxes import overlap
+from facenet.faces.exactness import EXACTNESS
 from facenet.faces.glance import glances_of
-from facenet.faces.mtcnn import EXACTNESS, SIDES, Mtcnn, MtcnnSettings
+from facenet.faces.mtcnn import SIDES, Mtcnn, MtcnnSettings
 from facenet.models.loader import load_model
 from facenet.types import Faces
 

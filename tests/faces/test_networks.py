@@ -6,8 +6,9 @@ import pytest
 from naive_mtcnn import ToyNet, toy_nets
 
 from facenet.faces.compiled import Compiled
+from facenet.faces.exactness import EXACTNESS
 from facenet.faces.glance import MARGIN, Glances, glances_of
-from facenet.faces.mtcnn import EXACTNESS, Mtcnn, MtcnnSettings
+from facenet.faces.mtcnn import Mtcnn, MtcnnSettings
 from facenet.faces.networks import (
     CELL,
     CHUNKS,

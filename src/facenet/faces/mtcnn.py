@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from facenet.errors import SettingsError
 from facenet.faces.beside import Beside
 from facenet.faces.boxes import Indices, RealArray, regressed, squared, suppression_by_group
 from facenet.faces.detect import largest_first
+from facenet.faces.exactness import EXACTNESS
 from facenet.faces.glance import Glances
 from facenet.faces.networks import CELL, STRIDE, Asked, Networks, chunks
-from facenet.faces.resample import AreaSampler, OpenCvSampler, Sampler
+from facenet.faces.resample import Sampler
 from facenet.models.engine import Engine
 from facenet.types import Faces, FloatArray, ImageArray, IntArray
 
@@ -34,58 +35,6 @@ PIXELS = 1 << 23
 """Pixels of pictures worked on together (one picture may have more): bounds memory."""
 LEVELS = 1 << 18
 """Pixels of levels that go through P-net together (one level may have more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exactness:
-    """Where the two systems differ.
-
-    sampler: resampling and padding. level_size: side of a level from picture side times scale.
-    powers: scales are powers of the factor, not repeated products (they round differently).
-    real: arithmetic of the boxes. pixel: the +1 of areas in suppression.
-    ties_last, by_column: among equal scores the later cell wins, cells counted down the columns;
-    else the earlier one, counted along the rows.
-    whole_boxes: R-net and O-net move the box truncated to whole pixels, not the box itself.
-    mirror_single: facenet reads the box offsets of a level with a single candidate from the
-    mirrored column, a slip of its Matlab port that moves a box now and then.
-    """
-
-    sampler: Callable[[ImageArray], Sampler]
-    level_size: Callable[[float], int]
-    powers: bool
-    real: type[np.floating]
-    pixel: float
-    ties_last: bool
-    by_column: bool
-    whole_boxes: bool
-    mirror_single: bool
-
-
-EXACTNESS = {
-    "facenet-pytorch": Exactness(
-        sampler=AreaSampler,
-        level_size=lambda side: int(side + 1),
-        powers=False,
-        real=np.float32,
-        pixel=0.0,
-        ties_last=False,
-        by_column=False,
-        whole_boxes=False,
-        mirror_single=False,
-    ),
-    "facenet": Exactness(
-        sampler=OpenCvSampler,
-        level_size=ceil,
-        powers=True,
-        real=np.float64,
-        pixel=1.0,
-        ties_last=True,
-        by_column=True,
-        whole_boxes=True,
-        mirror_single=True,
-    ),
-}
-"""Names of the two ways; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +151,10 @@ class Mtcnn:
         jobs = list(self._levels(work.sizes))
         asked = self._beside.each(survey, jobs)
         answers = self._networks.look(asked, self._beside.each)
-        cells, image = [np.zeros((0, 9), self._rules.real)], [np.zeros(0, np.int64)]
-        for job, each, answer in zip(jobs, asked, answers, strict=True):
-            found, numbers = self._cells(work, job, each, answer)
-            cells.append(found)
-            image.append(np.array(job.images)[numbers])
-        return self._proposed(np.concatenate(cells), np.concatenate(image))
+        if self._rules.mirror_single:
+            for found in zip(jobs, asked, answers, strict=True):
+                self._mirror(work, *found)
+        return self._proposed(*self._cells(jobs, asked, answers))
 
     def _proposed(self, cells: RealArray, image: IntArray) -> _Candidates:
         """What is left of the cells (n, 9) of pictures (n,), of each by falling scale."""
@@ -241,26 +188,44 @@ class Mtcnn:
             side *= factor
         return scales
 
-    def _cells(
+    def _mirror(
         self, work: _Work, job: _Level, asked: Asked, answer: tuple[FloatArray, FloatArray]
+    ) -> None:
+        """Give a cell that is alone in its level the offsets of the mirrored column."""
+        reached = np.flatnonzero(answer[0] >= self.settings.thresholds[0])
+        numbers = asked.levels[reached]
+        alone = reached[np.bincount(numbers)[numbers] == 1]
+        if len(alone):
+            columns = asked.width - 1 - asked.columns[alone]
+            cells = asked.levels[alone], asked.rows[alone], columns
+            mirrored = self._networks.cut(_made(work, job), cells)
+            answer[1][alone] = self._networks.look([mirrored])[0][1]
+
+    def _cells(
+        self,
+        jobs: Sequence[_Level],
+        asked: Sequence[Asked],
+        answers: Sequence[tuple[FloatArray, FloatArray]],
     ) -> tuple[RealArray, IntArray]:
         """Cells of levels that reach the threshold: (n, 9), box + offsets + score; and the number
-        of the level of each, (n,)."""
-        real = self._rules.real
-        reached = answer[0] >= self.settings.thresholds[0]
-        numbers, rows, columns = (a[reached] for a in (asked.levels, asked.rows, asked.columns))
-        scores, offsets = (values[reached] for values in answer)
-        if self._rules.mirror_single:
-            alone = np.flatnonzero(np.bincount(numbers)[numbers] == 1)
-            cells = numbers[alone], rows[alone], asked.width - 1 - columns[alone]
-            if len(alone):
-                mirrored = self._networks.cut(_made(work, job), cells)
-                offsets[alone] = self._networks.look([mirrored])[0][1]
-        first = STRIDE * np.stack([columns, rows], axis=1).astype(real)
-        corners = [np.floor((first + edge) / real(job.scale)) for edge in (1, CELL)]
-        found = np.concatenate([*corners, offsets, scores[:, None]], axis=1).astype(real)
-        keep = self._suppress(found[:, :4], scores, numbers, 0.5)
-        return found[keep], numbers[keep]
+        of the picture of each, (n,)."""
+        real, counts = self._rules.real, [len(each.rows) for each in asked]
+        if not counts:
+            return np.zeros((0, 9), real), np.zeros(0, np.int64)
+        scores, offsets = (np.concatenate(values) for values in zip(*answers, strict=True))
+        reached = scores >= self.settings.thresholds[0]
+        before = np.cumsum([0, *(len(job.images) for job in jobs[:-1])])
+        levels = np.concatenate([each.levels for each in asked]) + np.repeat(before, counts)
+        columns = np.concatenate([each.columns for each in asked])
+        rows = np.concatenate([each.rows for each in asked])
+        scale = np.repeat(np.array([job.scale for job in jobs], real), counts)[reached, None]
+        first = STRIDE * np.stack([columns, rows], axis=1)[reached].astype(real)
+        corners = [np.floor((first + edge) / scale) for edge in (1, CELL)]
+        levels, scores = levels[reached], scores[reached]
+        found = np.concatenate([*corners, offsets[reached], scores[:, None]], axis=1).astype(real)
+        keep = self._suppress(found[:, :4], scores, levels, 0.5)
+        images = np.concatenate([job.images for job in jobs])
+        return found[keep], images[levels[keep]]
 
     def _refine(self, candidates: _Candidates, work: _Work) -> _Candidates:
         """R-net: throw out, move and square the proposals."""
@@ -352,8 +317,11 @@ def _even(count: int, parts: int) -> Iterator[tuple[int, int]]:
 
 def _crops(samplers: list[Sampler], image: IntArray, boxes: IntArray, side: int) -> FloatArray:
     """Crops in the order of the boxes, each from its own picture: float32 (n, 3, side, side)."""
+    numbers = np.unique(image)
+    if len(numbers) == 1:
+        return samplers[int(numbers[0])].crops(boxes, side)
     out = np.empty((len(boxes), 3, side, side), np.float32)
-    for number in np.unique(image):
+    for number in numbers:
         rows = image == number
         out[rows] = samplers[number].crops(boxes[rows], side)
     return out
