@@ -9,6 +9,7 @@ import sys
 import weakref
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -184,6 +185,23 @@ def test_of_a_video_cut_short_come_the_frames_that_there_are_and_then_a_sentence
         assert np.array_equal(frame.image, whole[frame.number].image)
         assert frame.time_s == pytest.approx(whole[frame.number].time_s, abs=1e-9)
     assert [f.number for f in read_video(path, stop=0.1)] == [0, 1, 2]
+
+
+def test_pixels_of_a_palette_can_be_read(tmp_path):
+    """FFmpeg reads them and writes none."""
+    path, numbers = tmp_path / "palette.mov", np.arange(64, dtype=np.uint8).reshape(8, 8)
+    colours = np.arange(1024, dtype=np.uint8).reshape(256, 4)  # alpha, red, green, blue
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8, 8, "pal8"
+        for number in range(2):
+            frame = av.VideoFrame.from_ndarray((numbers, colours), format="pal8")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found, problem = read(path)
+    assert (len(found), problem) == (2, None)
+    assert np.array_equal(found[1].image, colours[numbers][..., 1:])
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.h264"])

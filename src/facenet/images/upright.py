@@ -18,9 +18,11 @@ def display_matrix(frame: Any) -> Matrix:
 
     Nine numbers (a b u c d v x y w) lie beside the frame, see libavutil/display.h. PyAV's frame
     and its side data hold each other: one that was asked waits, with all its pixels, for Python's
-    collector. So a copy of few pixels is asked, which has the same beside it.
+    collector. So a copy of few pixels is asked, which has the same beside it; in RGB, since not
+    every kind of pixels can be written.
     """
-    data: Any = frame.reformat(width=SMALL, height=SMALL).side_data.get("DISPLAYMATRIX")
+    small = frame.reformat(width=SMALL, height=SMALL, format="rgb24")
+    data: Any = small.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
